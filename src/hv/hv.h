@@ -1,0 +1,82 @@
+/*
+ * hv/hv.h - the hypervisor: the small interface that every backend implements as one whole file
+ * (cc_impl_kvm.h, cc_impl_hvf.h, cc_impl_whp.h; hv/dummy.h has one with no CPU, for tests).
+ *
+ * A backend makes a virtual machine, maps memory into it, and runs virtual CPUs: cci_hv_ops.vcpu_run returns whenever
+ * the guest did something that the machine has to answer (an access to a port or to unmapped memory), halted for good,
+ * or was kicked out. Interrupt controllers and timers are the backend's (in the kernel on KVM). Doorbells and
+ * interrupt lines are descriptors where the hypervisor can connect them directly (irqfd, ioeventfd); a backend that
+ * cannot reports that, and the machine then does the same through exits and cci_hv_ops.irq_raise.
+ *
+ * Whoever owns a vCPU thread calls vcpu_run from that thread only; vcpu_kick may come from any thread.
+ */
+#ifndef CCI_HV_HV_H
+#define CCI_HV_HV_H
+
+#include "../base/error.h"
+#include "../base/os.h"
+#include "mem.h"
+
+/* Owned by the backend; each begins with nothing in common. */
+struct cci_hv_vm;
+struct cci_hv_vcpu;
+
+enum cci_hv_exit_kind {
+    CCI_HV_EXIT_NONE,     /* nothing to answer: run again */
+    CCI_HV_EXIT_KICKED,   /* vcpu_kick was called */
+    CCI_HV_EXIT_IO_IN,    /* read of a port: answer in data */
+    CCI_HV_EXIT_IO_OUT,   /* write of a port */
+    CCI_HV_EXIT_MMIO_IN,  /* read of memory that is no RAM: answer in data */
+    CCI_HV_EXIT_MMIO_OUT, /* write of memory that is no RAM */
+    CCI_HV_EXIT_SHUTDOWN, /* triple fault, or the guest switched off */
+    CCI_HV_EXIT_RESET,    /* the guest asked for a reboot */
+    CCI_HV_EXIT_FAIL      /* the hypervisor gave up: see why */
+};
+
+/* Why vcpu_run came back. */
+struct cci_hv_exit {
+    enum cci_hv_exit_kind kind;
+    uint64_t addr;     /* port, or guest-physical address */
+    unsigned size;     /* of one access: 1, 2, 4 or 8 bytes */
+    unsigned count;    /* port accesses of a string instruction; else 1 */
+    uint8_t *data;     /* size * count bytes to be read, or to be filled before the next vcpu_run */
+    char why[160];     /* of CCI_HV_EXIT_FAIL */
+};
+
+/* What a backend can do, and the limits of this host. */
+struct cci_hv_caps {
+    unsigned max_cpus;
+    bool irqfd;      /* irqfd and ioeventfd below work */
+    const char *name; /* "kvm", "hvf", "whp", "dummy" */
+};
+
+/* A machine state blob: what save writes and restore reads; the format is the backend's own, with a version. */
+struct cci_hv_ops {
+    /* Tells whether guests can run here, by running one; the error says why not and what to do. */
+    cc_error_code (*probe)(struct cci_hv_caps *caps, cc_error *err);
+
+    cc_error_code (*vm_new)(struct cci_hv_vm **out, unsigned cpus, cc_error *err);
+    void (*vm_free)(struct cci_hv_vm *vm); /* after every vCPU was freed */
+    /* Gives the guest RAM; `slot` counts from 0. */
+    cc_error_code (*vm_map)(struct cci_hv_vm *vm, unsigned slot, uint64_t gpa, void *host, uint64_t size, cc_error *err);
+    /* One edge on an interrupt line; from any thread. */
+    void (*irq_raise)(struct cci_hv_vm *vm, unsigned gsi);
+    /* Each signal of the eventfd is one edge on the line. */
+    cc_error_code (*irqfd)(struct cci_hv_vm *vm, unsigned gsi, cci_fd fd, cc_error *err);
+    /* A 4-byte guest write of `value` at gpa signals the eventfd instead of leaving vcpu_run. */
+    cc_error_code (*ioeventfd)(struct cci_hv_vm *vm, uint64_t gpa, uint32_t value, cci_fd fd, cc_error *err);
+    /* Interrupt controllers and clock: everything of the machine that is not a vCPU's. */
+    cc_error_code (*vm_save)(struct cci_hv_vm *vm, struct cci_buf *out, cc_error *err);
+    cc_error_code (*vm_restore)(struct cci_hv_vm *vm, struct cci_view in, cc_error *err);
+
+    cc_error_code (*vcpu_new)(struct cci_hv_vm *vm, unsigned index, struct cci_hv_vcpu **out, cc_error *err);
+    void (*vcpu_free)(struct cci_hv_vcpu *vcpu);
+    /* Runs until something needs the machine; on the vCPU's own thread. */
+    void (*vcpu_run)(struct cci_hv_vcpu *vcpu, struct cci_hv_exit *exit);
+    /* Makes the vCPU's current or next vcpu_run return CCI_HV_EXIT_KICKED soon; from any thread. */
+    void (*vcpu_kick)(struct cci_hv_vcpu *vcpu);
+    cc_error_code (*vcpu_save)(struct cci_hv_vcpu *vcpu, struct cci_buf *out, cc_error *err);
+    cc_error_code (*vcpu_restore)(struct cci_hv_vcpu *vcpu, struct cci_view in, cc_error *err);
+};
+
+#endif
