@@ -109,16 +109,332 @@ typedef struct {
     int sys_errno; /* the operating system's error number, the host's or the guest's; 0 if none */
 } cc_error;
 
-/* ---- Memory -------------------------------------------------------------------------------------------- */
+/* Releases what an error holds and zeroes it. NULL and an already zero error are fine. */
+CC_API void cc_error_free(cc_error *err);
+
+/* Releases a string that the library returned. NULL is fine. */
+CC_API void cc_free_string(char *str);
+
+/* Releases a byte buffer that the library returned. NULL is fine. */
+CC_API void cc_free_bytes(uint8_t *buf);
+
+/* Releases an array of `count` strings that the library returned, and the strings. NULL is fine. */
+CC_API void cc_free_string_array(char **array, size_t count);
+
+/* ==== The library ==================================================================================== */
 
 /*
  * Where the library's memory comes from. One function does it all, as realloc does: `old` NULL allocates, `size` 0
- * frees (and returns NULL), otherwise the block is resized. It is called from any thread.
+ * frees (and returns NULL), otherwise the block is resized. It is called from any thread and may return NULL.
  */
 typedef struct {
     void *(*realloc_fn)(void *ctx, void *old, size_t size);
-    void *ctx;
+    void *ctx; /* handed to every call */
 } cc_allocator;
+
+/*
+ * Sets the allocator; NULL sets the C library's again. Call it before the first cc_init, or after the last
+ * cc_shutdown: in between it is CC_ERR_INVALID_ARGUMENT and changes nothing.
+ */
+CC_API cc_error_code cc_set_allocator(const cc_allocator *allocator, cc_error *err);
+
+typedef enum {
+    CC_LOG_ERROR = 1, /* something failed that no call could report */
+    CC_LOG_INFO = 2,  /* what the library does: the kernel chosen, an instance started */
+    CC_LOG_DMESG = 3  /* a line of a guest's kernel, of instances with enable_dmesg */
+} cc_log_level;
+
+/* One line, without a newline; it is the library's and valid during the call. Called from any thread, also from
+ * several at once; it must not call back into the library. */
+typedef void (*cc_log_callback)(cc_log_level level, const char *line, void *user_data);
+
+/*
+ * Sets where log lines go; NULL sets the default again: kernel lines to stderr, all others nowhere. May be called at
+ * any time; lines under way may still reach the earlier callback.
+ */
+CC_API void cc_set_log_callback(cc_log_callback callback, void *user_data);
+
+/*
+ * Prepares the library. Call it before all calls but cc_set_allocator and the version calls; what needs it and comes
+ * before it fails with CC_ERR_INVALID_ARGUMENT. Calls are counted: each wants its cc_shutdown.
+ */
+CC_API cc_error_code cc_init(void);
+
+/*
+ * The last of as many calls as there were of cc_init closes every instance and frees every handle. What other threads
+ * are waiting for ends with CC_ERR_NOT_RUNNING.
+ */
+CC_API void cc_shutdown(void);
+
+/* The version of the library compiled in, such as "0.1.0" (CC_VERSION_STRING at that time). Static; do not free. */
+CC_API const char *cc_api_version(void);
+
+/* Whether a program written for version major.minor works with this library: same major, and not a newer minor. */
+CC_API bool cc_api_version_compatible(int major, int minor);
+
+/* The version of the protocol between the library and the agent in the guest. Both are in this file, so it only tells
+ * builds apart. */
+CC_API uint32_t cc_guest_protocol_version(void);
+
+/*
+ * Whether virtual machines can run here: CC_OK, or CC_ERR_HYPERVISOR_UNAVAILABLE with a message that says what is
+ * missing and what to do. It finds out by running a few instructions in a small virtual machine (milliseconds), since
+ * some systems have a hypervisor device that cannot run a real kernel. The first answer is kept until cc_shutdown.
+ */
+CC_API cc_error_code cc_supports_hypervisor(cc_error *err);
+
+typedef struct {
+    bool hypervisor_available;
+    const char *hypervisor;   /* "kvm"; static */
+    const char *architecture; /* of guests, as images name it: "amd64" or "arm64"; static */
+    uint64_t max_memory_mb;   /* that one instance can be given: what this host has */
+    int max_cpus;             /* that one instance can be given */
+} cc_capabilities;
+
+/* Fills *out. Not an error where there is no hypervisor: hypervisor_available is then false. */
+CC_API cc_error_code cc_query_capabilities(cc_capabilities *out, cc_error *err);
+
+/* ==== Cancel tokens (Go's context.CancelFunc) ========================================================= */
+
+/*
+ * A token, once cancelled, ends every call that waits under it, now or later, with CC_ERR_CANCELLED. One token may
+ * serve any number of calls. Free it with cc_cancel_token_free.
+ */
+CC_API cc_error_code cc_cancel_token_new(cc_cancel_token *out, cc_error *err);
+
+/* Cancels: for good, and from any thread. A second time does nothing. */
+CC_API cc_error_code cc_cancel_token_cancel(cc_cancel_token token, cc_error *err);
+
+/* False also for a handle that is no token. */
+CC_API bool cc_cancel_token_is_cancelled(cc_cancel_token token);
+
+/* Calls that wait under it go on waiting, now without a token. */
+CC_API void cc_cancel_token_free(cc_cancel_token token);
+
+/* ==== Images ========================================================================================= */
+
+/*
+ * Opens the default cache directory: $CC_CACHE_DIR, else $XDG_CACHE_HOME/cc.h, else $HOME/.cache/cc.h; it is made if
+ * it is not there. Any number of clients and processes may use one directory at the same time. Free the client with
+ * cc_oci_client_free.
+ */
+CC_API cc_error_code cc_oci_client_new(cc_oci_client *out, cc_error *err);
+
+/* The same with a directory of your choice. */
+CC_API cc_error_code cc_oci_client_new_with_cache(const char *cache_dir, cc_oci_client *out, cc_error *err);
+
+/* Sources that came from the client stay usable. */
+CC_API void cc_oci_client_free(cc_oci_client client);
+
+/* The absolute path of the client's cache directory; free it with cc_free_string. NULL for a bad handle. */
+CC_API char *cc_oci_client_cache_dir(cc_oci_client client);
+
+typedef enum {
+    CC_PULL_IF_NOT_PRESENT = 0, /* ask the registry only for what the cache lacks */
+    CC_PULL_ALWAYS = 1,         /* ask whether the reference still means the same image */
+    CC_PULL_NEVER = 2           /* the cache or nothing */
+} cc_pull_policy;
+
+typedef struct {
+    const char *platform_os;   /* NULL: "linux", the only one that runs */
+    const char *platform_arch; /* as images name it, "amd64", "arm64", "arm64/v8"; NULL: this host's */
+    const char *username;      /* for the registry; NULL: anonymous. Not used by load_tar */
+    const char *password;      /* the same */
+    cc_pull_policy policy;     /* not used by load_tar */
+    cc_cancel_token cancel;    /* ends the call early; 0: none */
+} cc_pull_options;
+
+/*
+ * Loads an image from a tar file: what `docker save`, podman, skopeo and buildah write (docker-archive), or an OCI
+ * image layout in a tar; either one also gzip-compressed. Layers may be gzip-compressed or plain. Layers that the
+ * cache has already are not read again.
+ *
+ * `tar_path` may be followed by a colon and a reference, "images.tar:alpine:3.20", to choose among several images;
+ * without one, a file with several is an error that lists them, unless the platform decides. `opts` may be NULL.
+ *
+ * Every digest is checked. A file that is damaged, cut short, or holds names that lead out of the image is
+ * CC_ERR_IO, and leaves nothing behind in the cache. Free *out with cc_instance_source_free.
+ */
+CC_API cc_error_code cc_oci_client_load_tar(cc_oci_client client, const char *tar_path, const cc_pull_options *opts,
+                                            cc_instance_source *out, cc_error *err);
+
+/* Instances that were made from it go on. */
+CC_API void cc_instance_source_free(cc_instance_source source);
+
+/* What an image says about how to run it. Arrays end with a NULL that the count leaves out; strings are never NULL. */
+typedef struct {
+    char *architecture; /* "amd64", "arm64" */
+    char **env;         /* "KEY=VALUE" */
+    size_t env_count;
+    char *working_dir; /* "" when the image names none */
+    char **entrypoint;
+    size_t entrypoint_count;
+    char **cmd;
+    size_t cmd_count;
+    char *user; /* "" when the image names none: root */
+} cc_image_config;
+
+/* A copy of the image's configuration; free it with cc_image_config_free. */
+CC_API cc_error_code cc_source_get_config(cc_instance_source source, cc_image_config **out, cc_error *err);
+
+/* NULL is fine. */
+CC_API void cc_image_config_free(cc_image_config *config);
+
+/* ==== Instances ====================================================================================== */
+
+/* A host directory in the guest. Not in this version: cc_instance_options.mount_count must be 0. */
+typedef struct {
+    const char *tag;
+    const char *host_path;
+    bool writable;
+} cc_mount_config;
+
+typedef struct {
+    uint64_t memory_mb;     /* the guest's RAM in MiB; 0: 256; at least 64. Taken from the host as it is touched */
+    int cpus;               /* virtual CPUs; 0: 1 */
+    double timeout_seconds; /* the instance is stopped after so long; 0: never */
+    const char *user;       /* who commands run as: "uid", "uid:gid", "name", "name:group"; NULL: the image's choice */
+    bool enable_gpu;        /* not in this version: must be false */
+    bool enable_dmesg;      /* send the kernel's messages to the log callback, by default to stderr */
+    const cc_mount_config *mounts; /* not in this version: must be NULL */
+    size_t mount_count;            /* not in this version: must be 0 */
+    const char *kernel;     /* the guest kernel, as $CC_KERNEL; NULL: $CC_KERNEL, else "kernel" in the client's cache
+                               directory, else a readable /boot/vmlinuz-* of this host */
+    double boot_timeout_seconds; /* how long the guest may take to start; 0: 60. The error has its last messages */
+    uint64_t disk_mb;            /* size of the guest's writable disk in MiB; 0: 16384. It is sparse: only what is
+                                    written takes space, and only while the instance lives */
+    const char *disk_dir;        /* where that disk's file lies; NULL: the cache directory */
+    cc_cancel_token cancel;      /* ends cc_instance_new early; 0: none */
+} cc_instance_options;
+
+/*
+ * Starts a virtual machine with the image as its root filesystem, and returns when it takes commands. The image is
+ * never written to: what the guest writes goes to a disk of its own, which is gone after close. Nothing of the image
+ * runs by itself. `opts` may be NULL. Close the instance with cc_instance_close.
+ *
+ * Errors: CC_ERR_HYPERVISOR_UNAVAILABLE as cc_supports_hypervisor; CC_ERR_IO when there is no kernel, no disk space,
+ * or the image cannot be read; CC_ERR_TIMEOUT or CC_ERR_NOT_RUNNING, with the kernel's last messages, when the guest
+ * hangs or dies in starting.
+ */
+CC_API cc_error_code cc_instance_new(cc_instance_source source, const cc_instance_options *opts, cc_instance *out,
+                                     cc_error *err);
+
+/*
+ * Ends the instance at once, as if its power were cut, and frees it with its commands. Calls of other threads that
+ * wait for it end with CC_ERR_NOT_RUNNING. A second close is CC_ERR_ALREADY_CLOSED.
+ */
+CC_API cc_error_code cc_instance_close(cc_instance inst, cc_error *err);
+
+/* Waits until the instance has ended, by itself, by its timeout or by a close; that is CC_OK. */
+CC_API cc_error_code cc_instance_wait(cc_instance inst, cc_error *err);
+
+/* The same under a cancel token; 0: none. */
+CC_API cc_error_code cc_instance_wait_with(cc_instance inst, cc_cancel_token cancel, cc_error *err);
+
+/* A name for the instance, unique on this host, which is also the guest's host name; free it with cc_free_string.
+ * NULL for a bad handle. */
+CC_API char *cc_instance_id(cc_instance inst);
+
+/* False also for a bad handle. */
+CC_API bool cc_instance_is_running(cc_instance inst);
+
+/* ==== Commands (Go's os/exec) ======================================================================== */
+
+/*
+ * A command to run in the guest (exec.Command). `name` is looked up in the command's PATH when it has no slash. `args`
+ * are the arguments after the name, NULL-terminated; NULL: none. It starts with the image's environment, working
+ * directory and user (or cc_instance_options.user), standard input at end of file, and no terminal. Free it with
+ * cc_cmd_free, or leave that to cc_instance_close.
+ */
+CC_API cc_error_code cc_cmd_new(cc_instance inst, const char *name, const char *const *args, cc_cmd *out,
+                                cc_error *err);
+
+/*
+ * The image's own command: its entrypoint followed by `args`, or by its default arguments when `args` is NULL. An
+ * image with neither is CC_ERR_INVALID_ARGUMENT.
+ */
+CC_API cc_error_code cc_cmd_entrypoint(cc_instance inst, const char *const *args, cc_cmd *out, cc_error *err);
+
+/* In any state: a command that runs is killed with its process group, and calls that wait for it end. */
+CC_API void cc_cmd_free(cc_cmd cmd);
+
+/* The working directory, an absolute path in the guest (Cmd.Dir). Before start. */
+CC_API cc_error_code cc_cmd_set_dir(cc_cmd cmd, const char *dir, cc_error *err);
+
+/* Sets one variable of the command's environment; `value` NULL removes it. Before start. */
+CC_API cc_error_code cc_cmd_set_env(cc_cmd cmd, const char *key, const char *value, cc_error *err);
+
+/* The value the command will see; free it with cc_free_string. NULL when it is not set, or for a bad handle. */
+CC_API char *cc_cmd_get_env(cc_cmd cmd, const char *key);
+
+/* The command's whole environment as "KEY=VALUE"; free it with cc_free_string_array. */
+CC_API cc_error_code cc_cmd_environ(cc_cmd cmd, char ***out, size_t *count, cc_error *err);
+
+/* A token that ends the calls that wait for this command, and kills it; 0 takes it away. Before start. */
+CC_API cc_error_code cc_cmd_set_cancel(cc_cmd cmd, cc_cancel_token cancel, cc_error *err);
+
+/*
+ * Starts the command and does not wait for it (Cmd.Start). A program that is not there or may not be executed is
+ * CC_ERR_IO with sys_errno ENOENT (2) or EACCES (13). A command starts once: after that, as with run and output,
+ * CC_ERR_INVALID_ARGUMENT. What a started command prints is discarded.
+ */
+CC_API cc_error_code cc_cmd_start(cc_cmd cmd, cc_error *err);
+
+/*
+ * Waits for a started command (Cmd.Wait). *exit_code (may be NULL) is the program's, 0 to 255, or 128 + N when signal
+ * N ended it; a code other than 0 is not an error. May be called again, and by several threads.
+ */
+CC_API cc_error_code cc_cmd_wait(cc_cmd cmd, int *exit_code, cc_error *err);
+
+/* Starts and waits (Cmd.Run). */
+CC_API cc_error_code cc_cmd_run(cc_cmd cmd, int *exit_code, cc_error *err);
+
+/*
+ * Starts, waits, and returns what the command wrote to its standard output (Cmd.Output), which ends when all that
+ * hold it open have closed it. A zero byte follows the *len bytes, for convenience. Free *out with cc_free_bytes.
+ * `exit_code` may be NULL.
+ */
+CC_API cc_error_code cc_cmd_output(cc_cmd cmd, uint8_t **out, size_t *len, int *exit_code, cc_error *err);
+
+/* The same with standard output and standard error in one, in the order they were written (Cmd.CombinedOutput). */
+CC_API cc_error_code cc_cmd_combined_output(cc_cmd cmd, uint8_t **out, size_t *len, int *exit_code, cc_error *err);
+
+/* The exit code of a command that has ended, as cc_cmd_wait; -1 for one that has not, or for a bad handle. */
+CC_API int cc_cmd_exit_code(cc_cmd cmd);
+
+/* ==== Files in the guest (Go's os) =================================================================== */
+
+/*
+ * Paths are the guest's, absolute or relative to its root; the work is done as root. A failure is CC_ERR_IO with the
+ * guest's error number in sys_errno and the path.
+ */
+
+typedef uint32_t cc_file_mode; /* as parameter: permission bits (07777); as result: a whole st_mode */
+
+typedef struct {
+    char *name;            /* the last element of the path */
+    int64_t size;          /* bytes */
+    cc_file_mode mode;     /* type and permissions, as POSIX st_mode */
+    int64_t mod_time_unix; /* seconds since 1970 */
+    bool is_dir;
+    bool is_symlink;
+} cc_file_info;
+
+/* Releases what a cc_file_info holds and zeroes it; not the structure itself. NULL is fine. */
+CC_API void cc_file_info_free(cc_file_info *info);
+
+/* The whole file (os.ReadFile). A zero byte follows the *len bytes. Free *out with cc_free_bytes. */
+CC_API cc_error_code cc_fs_read_file(cc_instance inst, const char *path, uint8_t **out, size_t *len, cc_error *err);
+
+/*
+ * Makes the file hold exactly `len` bytes of `data` (os.WriteFile): an existing one is truncated and keeps its mode,
+ * a new one gets `perm`, whatever the guest's umask. `data` may be NULL when len is 0.
+ */
+CC_API cc_error_code cc_fs_write_file(cc_instance inst, const char *path, const uint8_t *data, size_t len,
+                                      cc_file_mode perm, cc_error *err);
+
+/* What is at the path, symbolic links followed (os.Stat). Release *out with cc_file_info_free. */
+CC_API cc_error_code cc_fs_stat(cc_instance inst, const char *path, cc_file_info *out, cc_error *err);
 
 #ifdef __cplusplus
 }
