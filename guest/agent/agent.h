@@ -1,0 +1,185 @@
+/*
+ * The guest agent: shared declarations of its parts.
+ *
+ * One thread, one epoll loop. A `source` is a descriptor in the loop with a callback; connections,
+ * pipes of commands and the signal descriptor are sources. Nothing in the loop waits for anything
+ * but epoll, except for disk reads and writes of regular files and for a child's execve.
+ *
+ *   main.c     arguments, start, the end
+ *   boot.c     modules, mounts, the switch into the image's root
+ *   loop.c     epoll, deferred frees
+ *   conn.c     accepting, frames in and out, the table of requests, dispatch
+ *   feed.c     bytes from a descriptor to the host: gathered inline, or pumped into a stream
+ *   exec.c     commands: start, reap, report, signal
+ *   user.c     users and groups of the image
+ *   file.c     read, write, stat
+ *   system.c   CONFIGURE and SHUTDOWN
+ *
+ * Memory that cannot be had ends the agent with a message: its buffers are small and bounded, and a
+ * PID 1 that cannot get 64 KiB has nothing left to serve.
+ */
+#ifndef CCI_AGENT_H
+#define CCI_AGENT_H
+
+#define _GNU_SOURCE
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/resource.h>
+#include <sys/types.h>
+
+#include "../protocol.h"
+
+enum {
+    MAX_CONNS = 1024,    /* connections at once */
+    MAX_REQUESTS = 4096, /* unfinished requests at once */
+    OUT_HIGH = 1 << 20   /* queued reply bytes at which no further request is read */
+};
+
+/* ---- loop.c -------------------------------------------------------------------------------- */
+
+struct source {
+    int fd;          /* -1 when closed */
+    uint32_t events; /* what epoll watches now */
+    void (*ready)(struct source *s, uint32_t events);
+};
+
+void loop_init(void);
+int loop_add(struct source *s, int fd, uint32_t events, void (*ready)(struct source *, uint32_t));
+void loop_watch(struct source *s, uint32_t events); /* change what is watched */
+void loop_close(struct source *s);                  /* stop watching and close; idempotent */
+void loop_free(void *p);                            /* free(p) when no event can refer to it */
+void loop_run(void);
+
+/* ---- main.c: the way out ------------------------------------------------------------------- */
+
+struct agent {
+    bool machine;         /* PID 1 of a machine; else a process on the host */
+    bool own_root;        /* the root directory is the image's, ours to write to */
+    int null_fd;          /* /dev/null, for commands */
+    int boot_errno;       /* why boot failed, 0 if it did not */
+    const char *boot_what; /* the step that failed */
+    char *user;           /* for commands that name none; NULL = root */
+};
+extern struct agent agent;
+
+void die(const char *what, int err) __attribute__((noreturn)); /* one console line, then the end */
+void end_agent(void) __attribute__((noreturn));                /* power off, or exit */
+void say(const char *what, const char *arg, int err);          /* one line on the console */
+void *must(void *p);                                           /* p, or die if NULL */
+char *join(const char *a, const char *b, const char *c);       /* a malloc'd concatenation */
+
+/* ---- boot.c -------------------------------------------------------------------------------- */
+
+struct boot_options {
+    const char *root;    /* block device of the image's root filesystem */
+    const char *scratch; /* block device for changes, or "tmpfs" */
+};
+void boot_machine(const struct boot_options *options);
+void boot_process(const char *socket_path, const char *root); /* namespaces, chroot; root may be NULL */
+
+/* ---- conn.c -------------------------------------------------------------------------------- */
+
+struct request;
+
+enum conn_kind { CONN_CONTROL, CONN_NEW, CONN_FEED, CONN_SINK, CONN_DEAD };
+
+struct conn {
+    struct source src;
+    enum conn_kind kind;
+    bool connecting;         /* our own dial has not been answered yet */
+    uint8_t *in;             /* received, not yet understood */
+    size_t in_len, in_cap;
+    uint8_t *out;            /* queued for sending */
+    size_t out_off, out_len, out_cap;
+    struct feed *feed;       /* CONN_FEED: what fills it */
+    struct request *request; /* CONN_SINK: what it fills */
+};
+
+/* A request that outlives its first handling: a command or a file transfer. */
+struct request {
+    struct request *next;
+    uint64_t id;
+    void (*detach)(struct request *r); /* the host lost interest */
+    struct feed *feeds[CCI_CHANNELS];  /* bytes for the host, by channel */
+    /* bytes from the host; NULL when the request takes none. n == 0 is the end, err its status
+       (0, the peer's, or ECONNRESET when the connection broke). */
+    void (*data)(struct request *r, const uint8_t *p, size_t n, int err);
+    struct conn *sink; /* connection attached for `data` */
+};
+
+void serve_unix(const char *path);
+void serve_vsock(void);  /* listens, and dials the host; HELLO is still to be sent */
+void conn_hello(void);   /* HELLO, with the outcome of boot */
+struct request *request_new(size_t size, uint64_t id); /* zeroed, in the table */
+struct request *request_find(uint64_t id);
+void request_free(struct request *r); /* out of the table; its sink is closed */
+extern struct request *requests;
+
+/* Frames to the control connection: begin with room for `need` payload bytes, write, end. */
+struct cci_proto_writer *frame_begin(uint32_t type, uint64_t id, size_t need);
+void frame_end(void);
+/* The common start of a reply; `extra` is room for result fields. */
+struct cci_proto_writer *reply_begin(uint64_t id, int err, const char *what, size_t extra);
+void reply(uint64_t id, int err, const char *what);
+void announce(uint64_t id, uint32_t channel, uint64_t size); /* STREAM */
+char *get_cstr(struct cci_proto_reader *in);    /* NUL-terminated in place; NULL if it has a NUL */
+ssize_t conn_send(struct conn *c, const uint8_t *p, size_t n); /* -1: would block; -2: broken */
+void conn_close(struct conn *c);
+
+/* ---- feed.c -------------------------------------------------------------------------------- */
+
+struct feed {
+    struct source src;
+    struct request *request;
+    uint32_t channel;
+    enum { FEED_GATHER, FEED_ANNOUNCED, FEED_ATTACHED, FEED_DROP, FEED_DONE } state;
+    bool pollable;    /* epoll can watch the descriptor (a regular file it cannot) */
+    bool ended;       /* END is staged or sent */
+    uint8_t *buf;     /* CCI_PROTO_HEADER spare bytes, then data */
+    size_t len, cap;  /* data bytes, and room for them */
+    size_t limit;     /* inline limit */
+    size_t sent;      /* attached: bytes of the staged frame already sent */
+    size_t staged;    /* attached: bytes of the staged frame, header included */
+    int err;          /* why reading ended early */
+    uint64_t size;    /* size hint for the announcement */
+    struct conn *conn;
+    /* told once: everything gathered inline or handed to the stream (or dropped) */
+    void (*done)(struct request *r);
+};
+struct feed *feed_new(struct request *r, uint32_t channel, int fd, bool pollable, size_t limit,
+                      void (*done)(struct request *));
+void feed_start(struct feed *f); /* reads what is there already */
+bool feed_inline(const struct feed *f); /* done, and its bytes are in buf */
+bool feed_settled(const struct feed *f); /* done or announced: the reply need not wait for it */
+void feed_attach(struct feed *f, struct conn *c);
+void feed_conn_ready(struct feed *f, uint32_t events);
+void feed_drop(struct feed *f); /* the host does not want the rest */
+void feed_free(struct feed *f);
+
+/* ---- exec.c, user.c, file.c, system.c ------------------------------------------------------ */
+
+void exec_request(uint64_t id, struct cci_proto_reader *in);
+void exec_kill(uint64_t id, uint64_t target, int sig);
+void exec_reap(void);
+void exec_kill_all(void); /* every command's process group */
+
+struct identity {
+    uid_t uid;
+    gid_t gid;
+    gid_t groups[64]; /* supplementary */
+    size_t ngroups;
+    char home[256];
+};
+/* Resolves "user", "uid", "user:group" … as docker does. 0, or an errno with *what set. */
+int user_find(const char *spec, struct identity *out, const char **what);
+
+int make_dirs(const char *path, mode_t mode); /* mkdir -p; 0 or errno */
+void file_read(uint64_t id, struct cci_proto_reader *in);
+void file_write(uint64_t id, struct cci_proto_reader *in);
+void file_stat(uint64_t id, struct cci_proto_reader *in);
+
+void system_configure(uint64_t id, struct cci_proto_reader *in);
+void system_shutdown(uint64_t id);
+
+#endif
