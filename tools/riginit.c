@@ -340,6 +340,7 @@ static void exec_command(const struct job *job, int input, int output, int error
     sigset_t none;
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
+    signal(SIGPIPE, SIG_DFL);
     setsid();
     dup2(input, 0);
     dup2(output, 1);

@@ -2,9 +2,10 @@
 it could be unpacked), `modules/` (the contents of /lib/modules/VERSION, if the kernel has modules) and `origin` (one
 line: where it came from).
 
-  stock  the distribution's cloud kernel: package downloaded and unpacked, never installed
-  guest  our own small guest kernel: guest/kernel/guest-ARCH.config over tinyconfig
-  rig    the rig's outer kernel: guest/kernel/rig-ARCH.config over the same
+  stock    the distribution's cloud kernel: package downloaded and unpacked, never installed
+  generic  its kernel for any machine, likewise: the cloud kernel has no 9p, which the rig needs
+  guest    our own small guest kernel: guest/kernel/guest-ARCH.config over tinyconfig
+  rig      the rig's outer kernel: guest/kernel/rig-ARCH.config over the same
 """
 import bz2
 import gzip
@@ -21,7 +22,8 @@ import cache
 FRAGMENTS = {"guest": ["guest-{arch}.config"], "rig": ["guest-{arch}.config", "rig-{arch}.config"]}
 PREBUILT = os.path.join("..", "shared", "kernel")
 PREBUILT_FRAGMENTS = {"guest": ["guest-{arch}.config"], "rig": ["guest-{arch}.config", "rig-{arch}.addon.config"]}
-STOCK_PACKAGE = {"x86_64": ("linux-image-cloud-amd64", "amd64")}
+PACKAGES = {("stock", "x86_64"): ("linux-image-cloud-amd64", "amd64"),
+            ("generic", "x86_64"): ("linux-image-amd64", "amd64")}
 XEN_ELFNOTE_PHYS32_ENTRY = 18
 
 
@@ -37,7 +39,7 @@ def fragment_paths(name, arch):
     return [os.path.join(cache.CHECKOUT, "guest", "kernel", f.format(arch=arch)) for f in FRAGMENTS[name]]
 
 
-def _settings(paths):
+def settings(paths):
     """The effective settings of some fragments, in which order and comments do not matter."""
     result = {}
     for path in paths:
@@ -51,13 +53,13 @@ def _settings(paths):
 
 def recipe(name, arch):
     """A name for what the fragments of this checkout ask for: another recipe is another kernel."""
-    text = repr(sorted(_settings(fragment_paths(name, arch)).items()))
+    text = repr(sorted(settings(fragment_paths(name, arch)).items()))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def cached(name, arch="x86_64"):
     """The bundle's directory if it can be had without a build or download (a seed counts), else None."""
-    if _present(name, arch) or (name != "stock" and _seed(name, arch)):
+    if _present(name, arch) or (name in FRAGMENTS and _seed(name, arch)):
         return bundle(name, arch)
     return None
 
@@ -65,7 +67,7 @@ def cached(name, arch="x86_64"):
 def _present(name, arch):
     try:
         with open(os.path.join(bundle(name, arch), "origin")) as handle:
-            return name == "stock" or handle.read().split()[0] == recipe(name, arch)
+            return name not in FRAGMENTS or handle.read().split()[0] == recipe(name, arch)
     except FileNotFoundError:
         return False
 
@@ -77,7 +79,7 @@ def _seed(name, arch):
     theirs = [os.path.join(beside, f.format(arch=arch)) for f in PREBUILT_FRAGMENTS[name]]
     if not all(os.path.exists(path) for path in [image, *theirs]):
         return False
-    if _settings(theirs) != _settings(fragment_paths(name, arch)):
+    if settings(theirs) != settings(fragment_paths(name, arch)):
         return False
     with cache.lock(f"kernel-{name}-{arch}"):
         if not _present(name, arch):
@@ -205,23 +207,23 @@ def _apt(*arguments, cwd=None):
     return done.stdout
 
 
-def _stock_package(arch):
-    """The versioned package behind the distribution's metapackage, as NAME:ARCH=VERSION."""
-    meta, debian_arch = STOCK_PACKAGE[arch]
+def _versioned_package(name, arch):
+    """The versioned package behind the distribution's metapackage, as NAME:ARCH."""
+    meta, debian_arch = PACKAGES[name, arch]
     for line in _apt("apt-cache", "depends", "--no-recommends", "--no-suggests", f"{meta}:{debian_arch}").splitlines():
-        word, _, name = line.strip().partition(" ")
-        if word == "Depends:" and name.startswith("linux-image-"):
-            return name if ":" in name else f"{name}:{debian_arch}"
+        word, _, package = line.strip().partition(" ")
+        if word == "Depends:" and package.startswith("linux-image-"):
+            return package if ":" in package else f"{package}:{debian_arch}"
     raise Failure(f"apt does not know {meta}: run `apt-get update`")
 
 
-def fetch(arch="x86_64"):
-    """Puts the stock kernel's bundle into the cache and returns its directory. The package is not installed."""
-    directory = bundle("stock", arch)
-    with cache.lock(f"kernel-stock-{arch}"):
-        if _present("stock", arch):
+def fetch(name="stock", arch="x86_64"):
+    """Puts a distribution kernel's bundle into the cache and returns its directory. The package is not installed."""
+    directory = bundle(name, arch)
+    with cache.lock(f"kernel-{name}-{arch}"):
+        if _present(name, arch):
             return directory
-        package = _stock_package(arch)
+        package = _versioned_package(name, arch)
         cache.say(f"kernel: downloading {package}")
         with tempfile.TemporaryDirectory() as scratch, cache.new_directory(directory) as new:
             os.chmod(scratch, 0o755)

@@ -61,7 +61,8 @@ class Setup:
         self.arch, self.kernel, self.memory, self.virtual = arch, kernel, memory, virtual
         # Text patching races with multithreaded emulation: a kernel with jump labels gets one processor.
         self.cpus = 1 if kernel == "stock" or virtual else cpus
-        self.bundle = kernels.cached(kernel, arch) or (kernels.fetch(arch) if kernel == "stock" else None)
+        name = "generic" if kernel == "stock" else kernel
+        self.bundle = kernels.cached(name, arch) or (kernels.fetch(name, arch) if kernel == "stock" else None)
         if not self.bundle:
             raise kernels.Failure(f"no {kernel} kernel in the cache: run `tools/kernel path {kernel}`")
         self.qemu = qemu_binary(arch)
@@ -107,7 +108,10 @@ class Setup:
                           "virtio-serial-device,max_ports=2", "-device", "virtserialport,chardev=port,nr=1,name=rig"]
 
     def key(self, initrd_bytes):
-        about = [os.path.realpath(self.qemu), os.stat(self.qemu)[6:9], os.stat(self.bundle + "/vmlinuz")[6:9]]
+        about = []
+        for path in (self.qemu, os.path.join(self.bundle, "vmlinuz")):
+            info = os.stat(path)
+            about += [os.path.realpath(path), info.st_ino, info.st_size, info.st_mtime_ns]
         about += self.command("initrd") + [hashlib.sha256(initrd_bytes).hexdigest()]
         return hashlib.sha256(repr(about).encode()).hexdigest()[:24]
 

@@ -1,6 +1,7 @@
 """One run of tools/rig: gets a machine (resumed, or booted), hands it the job, passes its output on."""
 import binascii
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -16,7 +17,8 @@ PASSED_PREFIXES = ("CC_", "XDG_")
 PASSED_SUFFIXES = ("SAN_OPTIONS",)
 RIG_FAILED = 125
 TIMED_OUT = 124
-KEEP_TEMPLATES = 8
+KEEP_TEMPLATES = 6
+KEEP_FILES_SECONDS = 30 * 86400
 
 
 def run(options):
@@ -187,16 +189,21 @@ def _resume_or_make(setup, initrd, key, writable, options):
             if attempt == 2:
                 raise
             with cache.lock(f"rig-{key}"):
-                subprocess.run(["rm", "-rf", directory], check=True)
+                shutil.rmtree(directory, ignore_errors=True)
     return None
 
 
 def _prune():
-    """Keeps the templates used last: each holds the memory of a booted machine."""
-    base = cache.path("rig", "x")[:-2]
-    found = [os.path.join(base, n) for n in os.listdir(base) if n.startswith("template-") and ".new." not in n]
-    for old in sorted(found, key=os.path.getmtime, reverse=True)[KEEP_TEMPLATES:]:
-        subprocess.run(["rm", "-rf", old], check=True)
+    """Keeps the templates used last (each holds the memory of a booted machine) and forgets old initramfs files."""
+    base = os.path.dirname(cache.path("rig", "x"))
+    found = [entry for entry in os.scandir(base) if ".new." not in entry.name]
+    templates = [entry for entry in found if entry.name.startswith("template-")]
+    templates.sort(key=lambda entry: entry.stat().st_mtime, reverse=True)
+    for entry in templates[KEEP_TEMPLATES:]:
+        shutil.rmtree(entry.path, ignore_errors=True)
+    for entry in found:
+        if entry.is_file() and time.time() - entry.stat().st_mtime > KEEP_FILES_SECONDS:
+            os.unlink(entry.path)
 
 
 # ---- the virtual-time machine -----------------------------------------------------------------------------------
