@@ -23,6 +23,8 @@ struct cci_mutex {
     pthread_mutex_t m;
 };
 
+#define CCI_MUTEX_INIT {PTHREAD_MUTEX_INITIALIZER} /* for a static one */
+
 struct cci_cond {
     pthread_cond_t c;
 };

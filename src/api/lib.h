@@ -1,0 +1,175 @@
+/*
+ * api/lib.h - the library as a whole: start and end, memory, strings, versions, log lines, cancel tokens.
+ */
+#ifndef CCI_API_LIB_H
+#define CCI_API_LIB_H
+
+#include "../base/cancel.h"
+#include "begin.h"
+#include "log.h"
+
+/* ---- Memory that crosses the API ---------------------------------------------------------------------- */
+
+CC_API void cc_error_free(cc_error *err)
+{
+    cci_error_release(err);
+}
+
+CC_API void cc_free_string(char *str)
+{
+    cci_mem_free(str);
+}
+
+CC_API void cc_free_bytes(uint8_t *buf)
+{
+    cci_mem_free(buf);
+}
+
+CC_API void cc_free_string_array(char **array, size_t count)
+{
+    for (size_t i = 0; array && i < count; i++)
+        cci_mem_free(array[i]);
+    cci_mem_free(array);
+}
+
+CC_API cc_error_code cc_set_allocator(const cc_allocator *allocator, cc_error *err)
+{
+    cci_error_clear(err);
+    cc_error_code code = CC_OK;
+    if (allocator && !allocator->realloc_fn)
+        return cci_api_end("set_allocator", cci_api_null("realloc_fn", err), err);
+    cci_mutex_lock(&cci_registry.mutex);
+    if (cci_registry.init_count)
+        code = CC_ERR_INVALID_ARGUMENT;
+    else
+        cci_mem_hook = allocator ? *allocator : (cc_allocator){cci_mem_default_alloc, NULL};
+    cci_mutex_unlock(&cci_registry.mutex);
+    if (code)
+        (void)cci_fail(err, code, NULL, "the allocator can be changed only before cc_init or after cc_shutdown");
+    return cci_api_end("set_allocator", code, err);
+}
+
+/* ---- Start and end -------------------------------------------------------------------------------------- */
+
+CC_API cc_error_code cc_init(void)
+{
+    cci_mutex_lock(&cci_registry.mutex);
+    cci_registry.init_count++;
+    cci_mutex_unlock(&cci_registry.mutex);
+    return CC_OK;
+}
+
+static bool cci_lib_is_up(cc_error *err)
+{
+    cci_mutex_lock(&cci_registry.mutex);
+    bool up = cci_registry.init_count > 0;
+    cci_mutex_unlock(&cci_registry.mutex);
+    if (!up)
+        (void)cci_fail(err, CC_ERR_INVALID_ARGUMENT, NULL, "the library is not initialised: call cc_init first");
+    return up;
+}
+
+/* Frees the table once nothing refers to it. Slots are forgotten, and with them which old handles were once valid. */
+static void cci_lib_drop_table(void)
+{
+    cci_mutex_lock(&cci_registry.mutex);
+    cci_mem_free(cci_registry.slots);
+    cci_registry.slots = NULL;
+    cci_registry.count = cci_registry.cap = cci_registry.free_list = 0;
+    cci_mutex_unlock(&cci_registry.mutex);
+}
+
+static void cci_lib_close_kind(enum cci_kind kind, void (*close_fn)(cc_handle h))
+{
+    cc_handle h;
+    while ((h = cci_handle_any(kind)) != 0)
+        close_fn(h);
+}
+
+/* ---- Versions ------------------------------------------------------------------------------------------ */
+
+CC_API const char *cc_api_version(void)
+{
+    return CC_VERSION_STRING;
+}
+
+CC_API bool cc_api_version_compatible(int major, int minor)
+{
+    return major == CC_VERSION_MAJOR && minor >= 0 && minor <= CC_VERSION_MINOR;
+}
+
+/* ---- Cancel tokens -------------------------------------------------------------------------------------- */
+
+struct cci_token {
+    struct cci_object object;
+    struct cci_cancel *cancel;
+};
+
+static void cci_token_destroy(struct cci_object *o)
+{
+    struct cci_token *t = (struct cci_token *)o;
+    cci_cancel_unref(t->cancel);
+    cci_mem_free(t);
+}
+
+CC_API cc_error_code cc_cancel_token_new(cc_cancel_token *out, cc_error *err)
+{
+    cci_error_clear(err);
+    if (!out)
+        return cci_api_end("cancel_token_new", cci_api_null("out", err), err);
+    *out = 0;
+    struct cci_token *t = cci_mem_zalloc(1, sizeof(*t));
+    struct cci_cancel *cancel = cci_cancel_new();
+    if (!t || !cancel) {
+        cci_mem_free(t);
+        cci_cancel_unref(cancel);
+        return cci_api_end("cancel_token_new", cci_fail_nomem(err), err);
+    }
+    t->object.destroy = cci_token_destroy;
+    t->cancel = cancel;
+    return cci_api_end("cancel_token_new", cci_handle_new(&t->object, CCI_KIND_TOKEN, out, err), err);
+}
+
+CC_API cc_error_code cc_cancel_token_cancel(cc_cancel_token token, cc_error *err)
+{
+    struct cci_object *o;
+    cci_error_clear(err);
+    cc_error_code code = cci_handle_get(token, CCI_KIND_TOKEN, &o, err);
+    if (code == CC_OK) {
+        cci_cancel_fire(((struct cci_token *)o)->cancel);
+        cci_object_unref(o);
+    }
+    return cci_api_end("cancel_token_cancel", code, err);
+}
+
+CC_API bool cc_cancel_token_is_cancelled(cc_cancel_token token)
+{
+    struct cci_object *o;
+    if (cci_handle_get(token, CCI_KIND_TOKEN, &o, NULL) != CC_OK)
+        return false;
+    bool set = cci_cancel_is_set(((struct cci_token *)o)->cancel);
+    cci_object_unref(o);
+    return set;
+}
+
+CC_API void cc_cancel_token_free(cc_cancel_token token)
+{
+    cci_handle_drop(token, CCI_KIND_TOKEN);
+}
+
+/* A reference to a token's flag for as long as a call needs it (cci_cancel_unref); *out is NULL for handle 0. */
+static cc_error_code cci_token_use(cc_cancel_token token, struct cci_cancel **out, cc_error *err)
+{
+    struct cci_object *o;
+    *out = NULL;
+    if (!token)
+        return CC_OK;
+    cc_error_code code = cci_handle_get(token, CCI_KIND_TOKEN, &o, err);
+    if (code == CC_OK) {
+        *out = cci_cancel_ref(((struct cci_token *)o)->cancel);
+        cci_object_unref(o);
+    }
+    return code;
+}
+
+#endif
