@@ -335,6 +335,13 @@ static int cci_os_read_dir(const char *path, int (*fn)(void *ctx, const char *na
     return stop;
 }
 
+/* The absolute path of the current directory, with its NUL. 0, or an error number. */
+static int cci_os_cwd(char *buf, size_t n)
+{
+    long r = cci_os_result(syscall(SYS_getcwd, buf, n));
+    return r < 0 ? (int)r : buf[0] == '/' ? 0 : -ENOENT; /* one that was unmounted has no path */
+}
+
 /* Makes the names in a directory durable (after a rename into it). */
 static int cci_os_sync_dir(const char *path)
 {
