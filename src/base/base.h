@@ -26,11 +26,16 @@
 /* Round x up to a multiple of `to`, a power of two. The caller knows that it does not overflow. */
 #define CCI_ALIGN_UP(x, to) (((x) + ((to) - 1)) & ~((to) - 1))
 
-/* Checks the arguments of a printf-like function where the compiler can. */
-#if defined(__GNUC__)
+/* Checks the arguments of a printf-like function where the compiler can. MinGW's plain printf knows no %zu. */
+#if defined(__MINGW32__)
+#define CCI_PRINTF(format_index, args_index) __attribute__((format(gnu_printf, format_index, args_index)))
+#define CCI_VSNPRINTF __mingw_vsnprintf
+#elif defined(__GNUC__)
 #define CCI_PRINTF(format_index, args_index) __attribute__((format(__printf__, format_index, args_index)))
+#define CCI_VSNPRINTF vsnprintf
 #else
 #define CCI_PRINTF(format_index, args_index)
+#define CCI_VSNPRINTF vsnprintf
 #endif
 
 #endif

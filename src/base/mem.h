@@ -78,13 +78,13 @@ static char *cci_mem_vprintf(const char *fmt, va_list args)
 {
     va_list again;
     va_copy(again, args);
-    int n = vsnprintf(NULL, 0, fmt, again);
+    int n = CCI_VSNPRINTF(NULL, 0, fmt, again);
     va_end(again);
     if (n < 0)
         return NULL;
     char *s = cci_mem_alloc((size_t)n + 1);
     if (s)
-        (void)vsnprintf(s, (size_t)n + 1, fmt, args);
+        (void)CCI_VSNPRINTF(s, (size_t)n + 1, fmt, args);
     return s;
 }
 

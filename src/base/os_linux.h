@@ -198,6 +198,12 @@ static int cci_os_truncate(cci_fd fd, uint64_t size)
     return (int)cci_os_result(syscall(SYS_ftruncate, (long)fd, (long)size));
 }
 
+/* Asks for a range to be written to the disk soon, and does not wait for it. Only a hint: fsync is what counts. */
+static void cci_os_start_writeback(cci_fd fd, uint64_t off, uint64_t n)
+{
+    (void)syscall(SYS_sync_file_range, (long)fd, (long)off, (long)n, 2L /* SYNC_FILE_RANGE_WRITE */);
+}
+
 /* Gives the blocks of a range back to the filesystem; the range then reads as zeroes. */
 static int cci_os_punch_hole(cci_fd fd, uint64_t off, uint64_t n)
 {
