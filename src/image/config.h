@@ -8,6 +8,7 @@
 #ifndef CCI_IMAGE_CONFIG_H
 #define CCI_IMAGE_CONFIG_H
 
+#include "../base/strings.h"
 #include "digest.h"
 #include "json.h"
 #include "manifest.h"
@@ -15,12 +16,6 @@
 
 #define CCI_CONFIG_MAX_SIZE ((uint64_t)8 << 20) /* bytes; the largest in the wild have long histories */
 #define CCI_CONFIG_MAX_STRINGS 65536            /* in one list */
-
-/* Strings in order, ended by a NULL that the count leaves out. */
-struct cci_strings {
-    char **at;
-    size_t count;
-};
 
 /* What an image says about how to run it. Strings are never NULL. */
 struct cci_image_config {
@@ -33,14 +28,6 @@ struct cci_image_config {
     struct cci_digest *diff_ids;   /* layers, lowest first */
     size_t layer_count;
 };
-
-static void cci_strings_free(struct cci_strings *s)
-{
-    for (size_t i = 0; i < s->count; i++)
-        cci_mem_free(s->at[i]);
-    cci_mem_free(s->at);
-    memset(s, 0, sizeof(*s));
-}
 
 static void cci_config_free(struct cci_image_config *c)
 {

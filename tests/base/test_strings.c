@@ -1,0 +1,45 @@
+/* String lists and environments. */
+#include "../../src/base/strings.h"
+#include "../check.h"
+
+static void test_list(void)
+{
+    static const char *const more[] = {"b", "c", NULL};
+    struct cci_strings s = {0};
+    CHECK(cci_strings_add(&s, "a") && cci_strings_add_all(&s, more, SIZE_MAX) && cci_strings_add_all(&s, more, 1));
+    CHECK_EQ_INT(s.count, 4);
+    CHECK(strcmp(s.at[2], "c") == 0 && strcmp(s.at[3], "b") == 0 && !s.at[4]);
+    CHECK(!cci_strings_take(&s, NULL));
+    size_t n;
+    char **v = cci_strings_release(&s, &n);
+    CHECK(v && n == 4 && s.count == 0);
+    struct cci_strings back = {v, n};
+    cci_strings_free(&back);
+    v = cci_strings_release(&s, &n);
+    CHECK(v && !v[0] && n == 0);
+    cci_mem_free(v);
+}
+
+static void test_environment(void)
+{
+    struct cci_strings e = {0};
+    CHECK(!cci_env_get(&e, "PATH"));
+    CHECK(cci_env_set(&e, "PATH", "/bin") && cci_env_set(&e, "PATHS", "x=y") && cci_env_set(&e, "A", ""));
+    CHECK(cci_env_set(&e, "PATH", "/sbin"));
+    CHECK_EQ_INT(e.count, 3);
+    CHECK_EQ_STR(cci_env_get(&e, "PATH"), "/sbin");
+    CHECK_EQ_STR(cci_env_get(&e, "PATHS"), "x=y");
+    CHECK_EQ_STR(cci_env_get(&e, "A"), "");
+    CHECK(!cci_env_get(&e, "PAT"));
+    cci_env_remove(&e, "PATH");
+    cci_env_remove(&e, "nothing");
+    CHECK(e.count == 2 && !cci_env_get(&e, "PATH") && !e.at[2]);
+    cci_strings_free(&e);
+}
+
+int main(void)
+{
+    RUN(test_list);
+    RUN(test_environment);
+    return check_done();
+}
