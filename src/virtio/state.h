@@ -35,8 +35,9 @@ static void cci_virtio_put64(struct cci_buf *out, uint64_t v)
 static cc_error_code cci_virtio_save(struct cci_virtio_dev *d, struct cci_buf *out, cc_error *err)
 {
     cci_mutex_lock(&d->mutex);
-    const uint32_t head[] = {CCI_VIRTIO_STATE_MAGIC, CCI_VIRTIO_STATE_VERSION, d->ops->id,  d->ops->queues, d->status,
-                             d->interrupts,          d->generation,            d->offered_sel, d->features_sel,
+    const uint32_t interrupts = __atomic_load_n(&d->interrupts, __ATOMIC_SEQ_CST);
+    const uint32_t head[] = {CCI_VIRTIO_STATE_MAGIC, CCI_VIRTIO_STATE_VERSION, d->ops->id,      d->ops->queues, d->status,
+                             interrupts,             d->generation,            d->offered_sel, d->features_sel,
                              d->queue_sel};
     for (unsigned i = 0; i < CCI_COUNT(head); i++)
         cci_virtio_put32(out, head[i]);
