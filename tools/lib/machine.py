@@ -94,14 +94,14 @@ class Setup:
         """The part of QEMU's command line that a saved machine depends on."""
         # A stock kernel finds virtio-mmio devices only through ACPI, our own through its command line.
         machine = "microvm,acpi=" + ("on" if self.kernel == "stock" else "off")
-        append = "console=ttyS0 reboot=t panic=-1 quiet loglevel=4 random.trust_cpu=on"
+        append = "console=ttyS0 reboot=t panic=-1 quiet loglevel=4 random.trust_cpu=on tsc=reliable"
         command = [self.qemu, "-no-user-config", "-nodefaults", "-no-reboot", "-display", "none", "-cpu",
                    "EPYC,+svm,+npt", "-smp", str(self.cpus), "-m", str(self.memory), "-kernel",
                    os.path.join(self.bundle, "vmlinuz"), "-initrd", initrd]
         if self.virtual:
             command += ["-M", machine, "-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off,align=off",
                         "-rtc", "base=2024-01-01T00:00:00,clock=vm", "-seed", "1"]
-            append += " rig.virtual"
+            append += " nolapic_timer rig.virtual"
         else:
             command += ["-M", machine + ",memory-backend=ram", "-accel", "tcg,thread=multi"]
         return command + ["-append", append, "-serial", "chardev:console", "-device",
