@@ -1,0 +1,2 @@
+def write(directory, busybox_tar):
+    pass
