@@ -25,7 +25,7 @@
 #include "../hv/irq.h"
 #include "queue.h"
 
-#define CCI_VIRTIO_QUEUES 4  /* the most that any device here has */
+#define CCI_VIRTIO_QUEUES 5  /* the most that any device here has */
 #define CCI_VIRTIO_CONFIG 64 /* bytes of configuration space, the most that any device here has */
 
 /* Device status (section 2.1). */

@@ -68,7 +68,9 @@ static bool cci_virtio_restore_queue(struct cci_virtio_dev *d, struct cci_vq *vq
         !cci_view_u64(in, &vq->avail_gpa) || !cci_view_u64(in, &vq->used_gpa) || !cci_view_u32(in, &next_avail) ||
         !cci_view_u32(in, &next_used))
         return false;
-    if (size > vq->size_max || ready > 1 || next_avail > UINT16_MAX || next_used != next_avail)
+    if (size > vq->size_max || ready > 1 || next_avail > UINT16_MAX || next_used > UINT16_MAX)
+        return false;
+    if (next_used != next_avail && !(d->status & CCI_VIRTIO_NEEDS_RESET)) /* a failed device kept the bad chain */
         return false;
     vq->size = (uint16_t)size;
     vq->indirect = cci_virtio_has(d, CCI_VIRTIO_F_INDIRECT_DESC);
