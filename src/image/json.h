@@ -179,7 +179,7 @@ static bool cci_json_string(struct cci_json_parser *s, uint32_t *text)
         const uint8_t *run = s->p;
         while (s->p < s->end && *s->p >= 0x20 && *s->p < 0x80 && *s->p != '"' && *s->p != '\\')
             s->p++;
-        if (!cci_buf_add(&s->doc->text, run, (size_t)(s->p - run)))
+        if (s->p > run && !cci_buf_add(&s->doc->text, run, (size_t)(s->p - run)))
             return false;
         if (s->p == s->end)
             return cci_json_bad(s, "a string has no end");

@@ -25,6 +25,7 @@
 #define CCI_IMAGE_STORE_H
 
 #include "../base/cancel.h"
+#include "../base/errno_text.h"
 #include "digest.h"
 #include "layer_index.h"
 

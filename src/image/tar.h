@@ -432,6 +432,23 @@ static cc_error_code cci_tar_feed(struct cci_tar *t, const uint8_t *p, size_t n,
     return t->failed;
 }
 
+/*
+ * How many bytes the caller may leave out before it goes on feeding, because they are contents of a file (which data()
+ * then does not get) or padding. The last of them is always wanted, so that an archive that is cut short is noticed.
+ */
+static uint64_t cci_tar_jump(struct cci_tar *t)
+{
+    bool contents = t->state == CCI_TAR_DATA && !t->entry.sparse;
+    if (t->failed != CC_OK || (!contents && t->state != CCI_TAR_SKIP) || t->left < 2)
+        return 0;
+    uint64_t n = t->left - 1;
+    t->left = 1;
+    t->offset += n;
+    if (contents)
+        t->region_done += n;
+    return n;
+}
+
 /* The archive ends here: an error if that is within something. */
 static cc_error_code cci_tar_finish(struct cci_tar *t, cc_error *err)
 {
