@@ -14,6 +14,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <linux/close_range.h>
 #include <net/if.h>
 #include <sched.h>
 #include <signal.h>
@@ -207,6 +208,8 @@ static void enter_root(const char *root) {
 }
 
 void boot_process(const char *socket_path, const char *root) {
+    /* Whatever else we were started with is no business of the commands'. */
+    if (syscall(SYS_close_range, 3, ~0U, CLOSE_RANGE_CLOEXEC)) die("close_range", errno);
     serve_unix(socket_path);
     if (setgroups(0, NULL) && errno != EPERM) die("groups", errno);
     enter_namespaces();

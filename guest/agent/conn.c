@@ -107,7 +107,7 @@ struct cci_proto_writer *frame_begin(uint32_t type, uint64_t id, size_t need) {
     size_t end = c->out_off + c->out_len;
     need += CCI_PROTO_HEADER;
     if (end + need > c->out_cap) {
-        memmove(c->out, c->out + c->out_off, c->out_len);
+        if (c->out_len) memmove(c->out, c->out + c->out_off, c->out_len);
         c->out_off = 0;
         end = c->out_len;
     }

@@ -1,0 +1,196 @@
+/*
+ * control/exec.h - commands in the guest.
+ *
+ *     cci_exec_begin      sends the request; returns at once
+ *     cci_exec_started    waits until the program runs, or could not be started
+ *     cci_exec_wait       waits until it has ended and its captured output is here
+ *     cci_exec_take       hands over the captured bytes
+ *     cci_exec_kill       signals the process group
+ *     cci_exec_free       legal in any state; a command that still runs goes on, its output dropped
+ *
+ * A short command is one round trip: begin without `notify`, then wait. Output beyond what a reply holds comes on
+ * streams and is gathered on the I/O thread meanwhile, standard output and error side by side.
+ */
+#ifndef CCI_CONTROL_EXEC_H
+#define CCI_CONTROL_EXEC_H
+
+#include "call.h"
+
+struct cci_exec_spec {
+    const char *const *argv; /* program and arguments; a program without "/" is searched in the PATH of env */
+    size_t argc;             /* at least 1 */
+    const char *const *env;  /* "NAME=value", the whole environment; HOME is added when missing */
+    size_t envc;
+    const char *dir;    /* working directory; NULL or "" = "/" */
+    bool make_dir;      /* create it when missing (an image's WorkingDir) */
+    const char *user;   /* "name", "uid", "name:group" ...; NULL or "" = the configured one */
+    bool stdout_wanted; /* capture standard output; else it goes to /dev/null */
+    bool stderr_wanted; /* the same of standard error */
+    bool merge;         /* standard error goes where standard output goes, in order */
+    bool notify;        /* cci_exec_started will be called */
+    size_t limit;       /* most bytes kept of each output; 0 = CCI_CONTROL_LIMIT */
+};
+
+struct cci_exec {
+    struct cci_call call;
+    char *program; /* argv[0], for messages */
+    char *dir;     /* or NULL */
+    bool parsed;   /* the result has been taken from the reply */
+    uint32_t status;
+    uint64_t user_us, system_us, max_rss_kib;
+    struct cci_buf inlined[CCI_CHANNELS]; /* output that came in the reply */
+};
+
+static void cci_exec_put_list(struct cci_proto_writer *w, const char *const *list, size_t n)
+{
+    cci_proto_put32(w, (uint32_t)n);
+    for (size_t i = 0; i < n; i++)
+        cci_proto_put_str(w, list[i]);
+}
+
+static void cci_exec_put(struct cci_proto_writer *w, const void *ctx)
+{
+    const struct cci_exec_spec *s = ctx;
+    uint32_t flags = 0;
+    flags |= s->stdout_wanted ? CCI_EXEC_STDOUT : 0u;
+    flags |= s->stderr_wanted ? CCI_EXEC_STDERR : 0u;
+    flags |= s->merge ? CCI_EXEC_MERGE : 0u;
+    flags |= s->notify ? CCI_EXEC_NOTIFY : 0u;
+    flags |= s->make_dir ? CCI_EXEC_MAKE_DIR : 0u;
+    cci_proto_put32(w, flags);
+    cci_proto_put32(w, 0); /* the usual inline limit */
+    cci_proto_put_str(w, s->user);
+    cci_proto_put_str(w, s->dir);
+    cci_exec_put_list(w, s->argv, s->argc);
+    cci_exec_put_list(w, s->env, s->envc);
+}
+
+static void cci_exec_free(struct cci_exec *e)
+{
+    if (!e)
+        return;
+    cci_call_end(&e->call);
+    for (unsigned i = 0; i < CCI_CHANNELS; i++)
+        cci_buf_free(&e->inlined[i]);
+    cci_mem_free(e->program);
+    cci_mem_free(e->dir);
+    cci_mem_free(e);
+}
+
+/* Sends the request; *out is to be freed whatever becomes of it. The strings of `s` are needed only during the call. */
+static cc_error_code cci_exec_begin(struct cci_control *ctl, const struct cci_exec_spec *s, struct cci_exec **out,
+                                    cc_error *err)
+{
+    struct cci_exec *e = cci_mem_zalloc(1, sizeof(*e));
+    *out = NULL;
+    if (!e)
+        return cci_fail_nomem(err);
+    cci_call_begin(&e->call, ctl);
+    e->call.to_host = true;
+    e->call.channels = (s->stdout_wanted ? 1u << CCI_CHANNEL_STDOUT : 0u) |
+                       (s->stderr_wanted && !s->merge ? 1u << CCI_CHANNEL_STDERR : 0u);
+    if (s->limit)
+        e->call.limit = s->limit;
+    e->program = cci_mem_strdup(s->argv[0]);
+    e->dir = s->dir ? cci_mem_strdup(s->dir) : NULL;
+    cc_error_code code = !e->program || (s->dir && !e->dir) ? cci_fail_nomem(err) : CC_OK;
+    if (code == CC_OK)
+        code = cci_call_send(&e->call, CCI_MSG_EXEC, cci_exec_put, s, err);
+    if (code)
+        cci_exec_free(e);
+    else
+        *out = e;
+    return code;
+}
+
+/* The errno of a failed start, as an error about the thing that was at fault. */
+static cc_error_code cci_exec_start_error(const struct cci_exec *e, cc_error *err)
+{
+    const struct cci_call *call = &e->call;
+    const char *text = cci_errno_text(call->sys_errno);
+    if (strcmp(call->what, "chdir") == 0 || strcmp(call->what, "mkdir") == 0)
+        return cci_fail_errno(err, CC_ERR_IO, call->sys_errno, e->dir, "working directory: %s", text);
+    return cci_call_check(call, e->program, err);
+}
+
+static bool cci_exec_has_started(void *ctx)
+{
+    const struct cci_call *call = ctx;
+    return call->started || cci_call_is_over(ctx);
+}
+
+/* Waits until the program runs (or already ended); an error when it could not be started. */
+static cc_error_code cci_exec_started(struct cci_exec *e, const struct cci_wait *wait, cc_error *err)
+{
+    cc_error_code code =
+        cci_call_wait_for(&e->call, cci_exec_has_started, wait, "a command to start in the guest", err);
+    return code ? code : cci_exec_start_error(e, err);
+}
+
+static cc_error_code cci_exec_parse(struct cci_exec *e, cc_error *err)
+{
+    struct cci_proto_reader in = cci_call_result(&e->call);
+    e->status = cci_proto_get32(&in);
+    e->user_us = cci_proto_get64(&in);
+    e->system_us = cci_proto_get64(&in);
+    e->max_rss_kib = cci_proto_get64(&in);
+    for (unsigned i = CCI_CHANNEL_STDOUT; i <= CCI_CHANNEL_STDERR; i++) {
+        size_t n;
+        const uint8_t *p = cci_proto_get_bytes(&in, &n);
+        if (n && !cci_buf_add(&e->inlined[i], p, n))
+            return cci_fail_nomem(err);
+    }
+    if (in.bad)
+        return cci_fail(err, CC_ERR_IO, e->program, "the guest's agent sent a result that breaks the protocol");
+    e->parsed = true;
+    return CC_OK;
+}
+
+/* 0 to 255 as the program's own; killed by signal N is 128 + N. */
+static int cci_exec_code(uint32_t status)
+{
+    unsigned sig = status & 0x7f;
+    return sig ? (int)(128 + sig) : (int)(status >> 8 & 0xff);
+}
+
+/* Waits for the end. May be repeated after a deadline, and after success gives the same again. */
+static cc_error_code cci_exec_wait(struct cci_exec *e, const struct cci_wait *wait, int *exit_code, cc_error *err)
+{
+    cc_error_code code = CC_OK;
+    if (!e->parsed) {
+        code = cci_call_wait(&e->call, wait, "a command in the guest", err);
+        if (code == CC_OK)
+            code = cci_exec_start_error(e, err);
+        if (code == CC_OK)
+            code = cci_exec_parse(e, err);
+    }
+    for (unsigned i = 0; code == CC_OK && i < CCI_CHANNELS; i++)
+        if (e->call.collect[i])
+            code = cci_collect_result(e->call.collect[i], e->program, err);
+    if (code == CC_OK)
+        *exit_code = cci_exec_code(e->status);
+    return code;
+}
+
+/* Hands over what was captured on CCI_CHANNEL_STDOUT or _STDERR of a command that has ended; free with cci_mem_free.
+ * The bytes are followed by a NUL that does not count. A second time there is nothing left. */
+static cc_error_code cci_exec_take(struct cci_exec *e, unsigned channel, uint8_t **bytes, size_t *n, cc_error *err)
+{
+    struct cci_buf *from = e->call.collect[channel] ? &e->call.collect[channel]->data : &e->inlined[channel];
+    uint8_t *end = cci_buf_reserve(from, 1);
+    if (!end)
+        return cci_fail_nomem(err);
+    *end = 0;
+    *bytes = from->p;
+    *n = from->n;
+    memset(from, 0, sizeof(*from));
+    return CC_OK;
+}
+
+/* Sends a signal (Linux's number) to the command's process group; nothing happens when it has ended. */
+static void cci_exec_kill(struct cci_exec *e, int sig)
+{
+    cci_call_aside(&e->call, CCI_MSG_KILL, (uint32_t)sig);
+}
+
+#endif

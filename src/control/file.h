@@ -1,0 +1,246 @@
+/*
+ * control/file.h - files in the guest: read, write, stat.
+ *
+ * Up to CCI_PROTO_INLINE bytes travel in the request or the reply; more comes (or goes) on a stream of its own. The
+ * agent works as root with umask 0, and its root directory is the image's, so relative paths start there.
+ */
+#ifndef CCI_CONTROL_FILE_H
+#define CCI_CONTROL_FILE_H
+
+#include "../base/stream_io.h"
+#include "call.h"
+
+/* ---- Reading ---------------------------------------------------------------------------------------------- */
+
+static void cci_file_put_path(struct cci_proto_writer *w, const void *ctx)
+{
+    cci_proto_put_str(w, ctx);
+}
+
+/* Moves the contents out of a finished call, with a NUL behind them. */
+static cc_error_code cci_file_contents(struct cci_call *call, uint8_t **bytes, size_t *n, cc_error *err)
+{
+    struct cci_buf buf = {NULL, 0, 0, false};
+    struct cci_collect *c = call->collect[CCI_CHANNEL_FILE];
+    if (c) {
+        buf = c->data;
+        memset(&c->data, 0, sizeof(c->data));
+    } else {
+        struct cci_proto_reader in = cci_call_result(call);
+        size_t len;
+        const uint8_t *p = cci_proto_get_bytes(&in, &len);
+        (void)cci_buf_add(&buf, p, len);
+    }
+    uint8_t *end = cci_buf_reserve(&buf, 1);
+    if (!end) {
+        cci_buf_free(&buf);
+        return cci_fail_nomem(err);
+    }
+    *end = 0;
+    *bytes = buf.p;
+    *n = buf.n;
+    return CC_OK;
+}
+
+/* The whole file, to be freed with cci_mem_free. More than `limit` bytes (0 = CCI_CONTROL_LIMIT) is an error. */
+static cc_error_code cci_file_read(struct cci_control *ctl, const char *path, size_t limit, uint8_t **bytes,
+                                   size_t *n, const struct cci_wait *wait, cc_error *err)
+{
+    struct cci_call call;
+    cci_call_begin(&call, ctl);
+    call.to_host = true;
+    call.channels = 1u << CCI_CHANNEL_FILE;
+    if (limit)
+        call.limit = limit;
+    cc_error_code code = cci_call_send(&call, CCI_MSG_READ_FILE, cci_file_put_path, path, err);
+    if (code == CC_OK)
+        code = cci_call_wait(&call, wait, "a file of the guest", err);
+    if (code == CC_OK)
+        code = cci_call_check(&call, path, err);
+    if (code == CC_OK && call.collect[CCI_CHANNEL_FILE])
+        code = cci_collect_result(call.collect[CCI_CHANNEL_FILE], path, err);
+    if (code == CC_OK)
+        code = cci_file_contents(&call, bytes, n, err);
+    cci_call_end(&call);
+    return code;
+}
+
+/* ---- Writing ---------------------------------------------------------------------------------------------- */
+
+struct cci_file_writing {
+    const char *path;
+    const uint8_t *bytes;
+    size_t n;
+    uint32_t mode;
+    bool streamed;
+};
+
+static void cci_file_put_write(struct cci_proto_writer *w, const void *ctx)
+{
+    const struct cci_file_writing *f = ctx;
+    cci_proto_put_str(w, f->path);
+    cci_proto_put32(w, f->mode);
+    cci_proto_put32(w, f->streamed);
+    cci_proto_put_bytes(w, f->bytes, f->streamed ? 0 : f->n);
+}
+
+static bool cci_file_is_invited(void *ctx)
+{
+    const struct cci_call *call = ctx;
+    return call->invited || cci_call_is_over(ctx);
+}
+
+static cc_error_code cci_file_send_frame(struct cci_stream_io *io, uint32_t type, uint64_t id, const uint8_t *p,
+                                         size_t n, const struct cci_wait *wait, cc_error *err)
+{
+    uint8_t head[CCI_PROTO_HEADER];
+    size_t done;
+    cci_proto_store_header(head, (uint32_t)n, type, id);
+    cc_error_code code = cci_stream_io_write(io, head, sizeof(head), &done, wait, err);
+    return code ? code : cci_stream_io_write(io, p, n, &done, wait, err);
+}
+
+/* ATTACH, the contents, END. */
+static cc_error_code cci_file_send(struct cci_call *call, struct cci_stream *s, const struct cci_file_writing *f,
+                                   const struct cci_wait *wait, cc_error *err)
+{
+    uint8_t small[12];
+    struct cci_proto_writer w = {small, sizeof(small), 0};
+    struct cci_stream_io io;
+    cci_stream_io_begin(&io, s);
+    cci_proto_put64(&w, call->id);
+    cci_proto_put32(&w, CCI_CHANNEL_FILE);
+    cc_error_code code = cci_file_send_frame(&io, CCI_MSG_ATTACH, call->id, small, w.len, wait, err);
+    for (size_t at = 0; code == CC_OK && at < f->n;) {
+        size_t n = CCI_MIN(f->n - at, (size_t)CCI_PROTO_MAX_DATA);
+        code = cci_file_send_frame(&io, CCI_MSG_DATA, call->id, f->bytes + at, n, wait, err);
+        at += n;
+    }
+    w.len = 0;
+    cci_proto_put32(&w, 0);
+    cci_proto_put_str(&w, "");
+    if (code == CC_OK)
+        code = cci_file_send_frame(&io, CCI_MSG_END, call->id, small, w.len, wait, err);
+    cci_stream_io_end(&io);
+    return code;
+}
+
+/* Sends the contents once the agent has opened the file. A connection that breaks meanwhile is most likely the agent
+ * giving up (a full disk): its reply says why, so that is waited for in any case but our own giving up. */
+static cc_error_code cci_file_send_contents(struct cci_call *call, const struct cci_file_writing *f,
+                                            const struct cci_wait *wait, cc_error *err)
+{
+    struct cci_control *ctl = call->control;
+    struct cci_stream *s = NULL;
+    cc_error_code code = cci_call_wait_for(call, cci_file_is_invited, wait, "a file of the guest", err);
+    if (code || !call->invited)
+        return code;
+    code = ctl->dial(ctl->ctx, CCI_PROTO_PORT, &s, err);
+    if (code)
+        return code;
+    code = cci_file_send(call, s, f, wait, err);
+    if (code == CC_OK || code == CC_ERR_IO) {
+        cci_error_release(err);
+        /* Not closed before the reply: a close could overtake the data. */
+        code = cci_call_wait(call, wait, "a file of the guest", err);
+    }
+    cci_stream_close(s);
+    return code;
+}
+
+/* As os.WriteFile: creates with exactly `mode` (07777), or truncates and leaves the mode alone. */
+static cc_error_code cci_file_write(struct cci_control *ctl, const char *path, const void *bytes, size_t n,
+                                    uint32_t mode, const struct cci_wait *wait, cc_error *err)
+{
+    struct cci_file_writing f = {path, bytes, n, mode, n > CCI_PROTO_INLINE};
+    struct cci_call call;
+    cci_call_begin(&call, ctl);
+    call.channels = f.streamed ? 1u << CCI_CHANNEL_FILE : 0u;
+    cc_error_code code = cci_call_send(&call, CCI_MSG_WRITE_FILE, cci_file_put_write, &f, err);
+    if (code == CC_OK && f.streamed)
+        code = cci_file_send_contents(&call, &f, wait, err);
+    if (code == CC_OK)
+        code = cci_call_wait(&call, wait, "a file of the guest", err);
+    if (code == CC_OK)
+        code = cci_call_check(&call, path, err);
+    cci_call_end(&call);
+    return code;
+}
+
+/* ---- stat ------------------------------------------------------------------------------------------------- */
+
+struct cci_file_time {
+    int64_t seconds; /* since 1970 */
+    uint32_t ns;
+};
+
+struct cci_file_stat {
+    uint64_t dev, ino;
+    uint32_t mode; /* a whole st_mode */
+    uint64_t nlink;
+    uint32_t uid, gid;
+    uint64_t rdev;
+    uint64_t size;
+    uint64_t blksize, blocks; /* blocks of 512 bytes */
+    struct cci_file_time atime, mtime, ctime;
+};
+
+struct cci_file_query {
+    const char *path;
+    bool nofollow;
+};
+
+static void cci_file_put_stat(struct cci_proto_writer *w, const void *ctx)
+{
+    const struct cci_file_query *q = ctx;
+    cci_proto_put_str(w, q->path);
+    cci_proto_put32(w, q->nofollow);
+}
+
+static struct cci_file_time cci_file_get_time(struct cci_proto_reader *in)
+{
+    struct cci_file_time t;
+    t.seconds = (int64_t)cci_proto_get64(in);
+    t.ns = cci_proto_get32(in);
+    return t;
+}
+
+static cc_error_code cci_file_parse_stat(const struct cci_call *call, struct cci_file_stat *out, cc_error *err)
+{
+    struct cci_proto_reader in = cci_call_result(call);
+    memset(out, 0, sizeof(*out));
+    out->dev = cci_proto_get64(&in);
+    out->ino = cci_proto_get64(&in);
+    out->mode = (uint32_t)cci_proto_get64(&in);
+    out->nlink = cci_proto_get64(&in);
+    out->uid = (uint32_t)cci_proto_get64(&in);
+    out->gid = (uint32_t)cci_proto_get64(&in);
+    out->rdev = cci_proto_get64(&in);
+    out->size = cci_proto_get64(&in);
+    out->blksize = cci_proto_get64(&in);
+    out->blocks = cci_proto_get64(&in);
+    out->atime = cci_file_get_time(&in);
+    out->mtime = cci_file_get_time(&in);
+    out->ctime = cci_file_get_time(&in);
+    return in.bad ? cci_fail(err, CC_ERR_IO, NULL, "the guest's agent sent a result that breaks the protocol") : CC_OK;
+}
+
+/* The attributes of a file; with `nofollow` those of a symbolic link itself. */
+static cc_error_code cci_file_stat(struct cci_control *ctl, const char *path, bool nofollow, struct cci_file_stat *out,
+                                   const struct cci_wait *wait, cc_error *err)
+{
+    struct cci_file_query q = {path, nofollow};
+    struct cci_call call;
+    cci_call_begin(&call, ctl);
+    cc_error_code code = cci_call_send(&call, CCI_MSG_STAT, cci_file_put_stat, &q, err);
+    if (code == CC_OK)
+        code = cci_call_wait(&call, wait, "a file of the guest", err);
+    if (code == CC_OK)
+        code = cci_call_check(&call, path, err);
+    if (code == CC_OK)
+        code = cci_file_parse_stat(&call, out, err);
+    cci_call_end(&call);
+    return code;
+}
+
+#endif
