@@ -62,8 +62,10 @@ def pax(records, kind=b"x", name=b"PaxHeaders/x"):
 
 
 class Tar:
-    def __init__(self):
+    def __init__(self, complete=False):
+        """`complete`: a directory nobody added gets an entry of its own, mode 755, before the first thing in it."""
         self.parts = []
+        self.seen = {b""} if complete else None
 
     def raw(self, data):
         self.parts.append(bytes(data))
@@ -72,6 +74,8 @@ class Tar:
             major=0, minor=0, long="pax", records=None, size=None):
         """One entry. `mtime` may be a string of decimals ("1.5"); `long` says how a long name travels: pax, gnu, ustar
         (split into prefix and name); `xattrs` and `records` are extra pax records; `size` may differ from the data."""
+        if self.seen is not None:
+            self._parents(name)
         records = dict(records or {})
         for key, value in (xattrs or {}).items():
             records[b"SCHILY.xattr." + key] = value
@@ -103,6 +107,12 @@ class Tar:
         self.raw(header(name, kind, mode, uid, gid, len(data) if size is None else size, mtime, link, major=major,
                         minor=minor, gnu=long == "gnu", prefix=prefix))
         self.raw(pad(data))
+
+    def _parents(self, name):
+        parent = name.rstrip(b"/").rpartition(b"/")[0]
+        self.seen.add(name.rstrip(b"/"))
+        if parent not in self.seen:
+            self.directory(parent)
 
     def directory(self, name, **more):
         self.add(name.rstrip(b"/") + b"/", b"5", **more)
