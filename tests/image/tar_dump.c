@@ -1,10 +1,10 @@
 /*
- * tar_dump [STEP] < ARCHIVE: what our reader sees, one line an entry, for test_tar.py to compare:
+ * tar_dump [STEP [names]] < ARCHIVE: what our reader sees, one line an entry, for test_tar.py to compare:
  *
  *   type mode uid gid size sec.nsec major,minor path link SHA-256-of-contents xattr=value...
  *
  * Strings are percent-encoded; the contents are those of the whole file, holes as zeros. STEP is the size of the
- * pieces it reads in. Ends with 1 and "error: ..." on an error.
+ * pieces it reads in; with "names" the contents are left out. Ends with 1 and "error: ..." on an error.
  */
 #include <inttypes.h>
 
@@ -15,7 +15,8 @@ struct dump {
     struct cci_sha256 hash;
     uint64_t at;   /* of the contents */
     uint64_t size;
-    bool is_file;
+    bool hash_file;
+    bool names_only;
     struct cci_buf xattrs;
 };
 
@@ -53,7 +54,7 @@ static cc_error_code on_entry(void *ctx, const struct cci_tar_entry *e, cc_error
     cci_sha256_init(&d->hash);
     d->at = 0;
     d->size = e->size;
-    d->is_file = e->type == CCI_TAR_FILE;
+    d->hash_file = e->type == CCI_TAR_FILE && !d->names_only;
     d->xattrs.n = 0;
     for (size_t i = 0; i < e->nxattrs; i++) {
         static const char digits[] = "0123456789abcdef";
@@ -73,8 +74,10 @@ static cc_error_code on_data(void *ctx, uint64_t offset, const uint8_t *p, size_
     struct dump *d = ctx;
     if (offset < d->at || n == 0 || offset + n > d->size)
         return cci_fail(err, CC_ERR_UNKNOWN, NULL, "data out of order");
-    zeros(d, offset - d->at);
-    cci_sha256_update(&d->hash, p, n);
+    if (d->hash_file) {
+        zeros(d, offset - d->at);
+        cci_sha256_update(&d->hash, p, n);
+    }
     d->at = offset + n;
     return CC_OK;
 }
@@ -85,13 +88,14 @@ static cc_error_code on_end(void *ctx, cc_error *err)
     uint8_t digest[32];
     char hex[65] = "-";
     (void)err;
-    if (d->is_file) {
+    if (d->hash_file) {
         zeros(d, d->size - d->at);
         cci_sha256_final(&d->hash, digest);
         cci_sha256_hex(digest, hex);
     }
     printf(" %s", hex);
-    fwrite(d->xattrs.p, 1, d->xattrs.n, stdout);
+    if (d->xattrs.n)
+        fwrite(d->xattrs.p, 1, d->xattrs.n, stdout);
     putchar('\n');
     return CC_OK;
 }
@@ -107,6 +111,7 @@ int main(int argc, char **argv)
     cc_error_code code = CC_OK;
     if (!piece)
         return 2;
+    dump.names_only = argc > 2;
     cci_tar_init(&tar, &ops, &dump);
     while (code == CC_OK && (n = fread(piece, 1, step, stdin)) > 0)
         code = cci_tar_feed(&tar, piece, n, &err);
