@@ -32,7 +32,7 @@
 #define CCI_INDEX_MAX_NAME 255u          /* bytes in a component, and in the name of an attribute */
 #define CCI_INDEX_MAX_XATTRS 65536u      /* bytes of attributes of one entry */
 #define CCI_INDEX_MAX_SIZE ((uint64_t)0xffffffffu * CCI_INDEX_BLOCK) /* bytes in a file: ext4's limit, 16 TiB */
-#define CCI_INDEX_MAX_BYTES ((size_t)512 << 20) /* of a whole index: about four million entries */
+#define CCI_INDEX_MAX_BYTES ((size_t)256 << 20) /* of a whole index: about two million entries */
 
 enum cci_index_type {
     CCI_INDEX_FILE = 1,
@@ -286,7 +286,7 @@ static cc_error_code cci_index_add(struct cci_index_writer *w, const struct cci_
     size_t path = strlen(e.path), target = strlen(e.target);
     size_t length = CCI_INDEX_FIXED + path + 1 + target + 1 + e.xattrs.n + e.extents.n;
     if (e.extents.n > CCI_INDEX_MAX_BYTES || length > CCI_INDEX_MAX_BYTES - CCI_INDEX_HEADER - w->out.n)
-        return cci_fail(err, CC_ERR_IO, e.path, "the layer has too many files: their index is larger than 512 MiB");
+        return cci_fail(err, CC_ERR_IO, e.path, "the layer has too many files: their index is larger than 256 MiB");
     if (w->out.n == 0)
         (void)cci_buf_add(&w->out, NULL, CCI_INDEX_HEADER);
     uint8_t *fixed = cci_buf_reserve(&w->out, length);
