@@ -8,7 +8,8 @@
  * interrupt lines are descriptors where the hypervisor can connect them directly (irqfd, ioeventfd); a backend that
  * cannot reports that, and the machine then does the same through exits and cci_hv_ops.irq_raise.
  *
- * Whoever owns a vCPU thread calls vcpu_run from that thread only; vcpu_kick may come from any thread.
+ * Whoever owns a vCPU thread calls vcpu_run from that thread only; vcpu_kick may come from any thread, as long as the
+ * thread that runs the vCPU has not ended (the owner sees to that with a lock of its own).
  */
 #ifndef CCI_HV_HV_H
 #define CCI_HV_HV_H
@@ -16,6 +17,7 @@
 #include "../base/error.h"
 #include "../base/os.h"
 #include "mem.h"
+#include "x86.h"
 
 /* Owned by the backend; each begins with nothing in common. */
 struct cci_hv_vm;
@@ -23,7 +25,7 @@ struct cci_hv_vcpu;
 
 enum cci_hv_exit_kind {
     CCI_HV_EXIT_NONE,     /* nothing to answer: run again */
-    CCI_HV_EXIT_KICKED,   /* vcpu_kick was called */
+    CCI_HV_EXIT_KICKED,   /* vcpu_kick was called since the last CCI_HV_EXIT_KICKED */
     CCI_HV_EXIT_IO_IN,    /* read of a port: answer in data */
     CCI_HV_EXIT_IO_OUT,   /* write of a port */
     CCI_HV_EXIT_MMIO_IN,  /* read of memory that is no RAM: answer in data */
@@ -50,12 +52,18 @@ struct cci_hv_caps {
     const char *name; /* "kvm", "hvf", "whp", "dummy" */
 };
 
-/* A machine state blob: what save writes and restore reads; the format is the backend's own, with a version. */
+/* What vm_new is told. */
+struct cci_hv_config {
+    unsigned cpus;
+};
+
+/* The blobs that save writes and restore reads are the backend's own, with a version. A vCPU is saved and restored by
+ * the thread that runs it or while that thread is parked outside vcpu_run. */
 struct cci_hv_ops {
     /* Tells whether guests can run here, by running one; the error says why not and what to do. */
     cc_error_code (*probe)(struct cci_hv_caps *caps, cc_error *err);
 
-    cc_error_code (*vm_new)(struct cci_hv_vm **out, unsigned cpus, cc_error *err);
+    cc_error_code (*vm_new)(struct cci_hv_vm **out, const struct cci_hv_config *config, cc_error *err);
     void (*vm_free)(struct cci_hv_vm *vm); /* after every vCPU was freed */
     /* Gives the guest RAM; `slot` counts from 0. */
     cc_error_code (*vm_map)(struct cci_hv_vm *vm, unsigned slot, uint64_t gpa, void *host, uint64_t size, cc_error *err);
@@ -69,6 +77,7 @@ struct cci_hv_ops {
     cc_error_code (*vm_save)(struct cci_hv_vm *vm, struct cci_buf *out, cc_error *err);
     cc_error_code (*vm_restore)(struct cci_hv_vm *vm, struct cci_view in, cc_error *err);
 
+    /* The vCPU's local APIC has the number `index`; 0 is the one that boots. */
     cc_error_code (*vcpu_new)(struct cci_hv_vm *vm, unsigned index, struct cci_hv_vcpu **out, cc_error *err);
     void (*vcpu_free)(struct cci_hv_vcpu *vcpu);
     /* Runs until something needs the machine; on the vCPU's own thread. */
@@ -77,6 +86,11 @@ struct cci_hv_ops {
     void (*vcpu_kick)(struct cci_hv_vcpu *vcpu);
     cc_error_code (*vcpu_save)(struct cci_hv_vcpu *vcpu, struct cci_buf *out, cc_error *err);
     cc_error_code (*vcpu_restore)(struct cci_hv_vcpu *vcpu, struct cci_view in, cc_error *err);
+
+    /* x86-64 only, before the first vcpu_run: what the host supports; what this CPU shall say; where CPU 0 starts. */
+    cc_error_code (*x86_cpuid)(struct cci_hv_vcpu *vcpu, struct cci_x86_cpuid *out, cc_error *err);
+    cc_error_code (*x86_set_cpuid)(struct cci_hv_vcpu *vcpu, const struct cci_x86_cpuid *cpuid, cc_error *err);
+    cc_error_code (*x86_start)(struct cci_hv_vcpu *vcpu, const struct cci_x86_start *start, cc_error *err);
 };
 
 #endif

@@ -1,0 +1,235 @@
+/*
+ * machine/serial.h - a serial port (16550A) whose other end is a log: the guest's console.
+ *
+ * The registers are the ones that a driver uses to find the port, to send, and to be told by interrupt that it may send
+ * more (National Semiconductor PC16550D, "Registers"). What the guest sends is cut into lines for a callback, and the
+ * last few KiB are kept, so that a guest that dies in its boot can be quoted. Input exists in the register model (and
+ * loops back in the self test that drivers make) but nothing feeds it.
+ *
+ * Sending is instant, so the transmitter is always empty; its interrupt becomes pending when it is enabled and after
+ * each byte, and goes when the guest reads that it was the cause.
+ */
+#ifndef CCI_MACHINE_SERIAL_H
+#define CCI_MACHINE_SERIAL_H
+
+#include "../base/os.h"
+#include "../hv/irq.h"
+#include "bus.h"
+
+#define CCI_SERIAL_PORT 0x3f8u
+#define CCI_SERIAL_IRQ 4u
+#define CCI_SERIAL_LINE 512u  /* a longer line is handed out in pieces */
+#define CCI_SERIAL_KEEP 8192u /* bytes of the console that are remembered */
+
+enum cci_serial_reg { /* with the divisor latch off; on: 0 and 1 are the divisor */
+    CCI_SERIAL_DATA,
+    CCI_SERIAL_IER, /* interrupts enabled: 1 data, 2 transmitter, 4 line, 8 modem */
+    CCI_SERIAL_IIR, /* read: the cause; written: FIFO control */
+    CCI_SERIAL_LCR, /* bit 7: divisor latch */
+    CCI_SERIAL_MCR, /* bit 4: loop */
+    CCI_SERIAL_LSR,
+    CCI_SERIAL_MSR,
+    CCI_SERIAL_SCRATCH
+};
+
+struct cci_serial {
+    struct cci_mutex mutex;
+    struct cci_irq irq;
+    uint8_t ier, lcr, mcr, fcr, scratch, divisor[2];
+    uint8_t received;   /* of a loop */
+    bool has_received;
+    bool sent_pending;  /* the transmitter's interrupt is pending */
+    bool asserted;      /* the line is up: the next cause makes no new edge */
+    void (*line_fn)(void *ctx, const char *line); /* or NULL; on a vCPU thread, with the mutex not held */
+    void *line_ctx;
+    char line[CCI_SERIAL_LINE]; /* the line being sent */
+    size_t line_n;
+    char keep[CCI_SERIAL_KEEP]; /* ring of what was sent */
+    uint64_t total;             /* bytes ever sent */
+};
+
+static void cci_serial_init(struct cci_serial *s, const struct cci_irq *irq, void (*line_fn)(void *, const char *),
+                            void *line_ctx)
+{
+    memset(s, 0, sizeof(*s));
+    cci_mutex_init(&s->mutex);
+    s->irq = *irq;
+    s->line_fn = line_fn;
+    s->line_ctx = line_ctx;
+}
+
+static void cci_serial_free(struct cci_serial *s)
+{
+    cci_mutex_destroy(&s->mutex);
+}
+
+static uint8_t cci_serial_cause(const struct cci_serial *s)
+{
+    if (s->has_received && (s->ier & 1))
+        return 4;
+    if (s->sent_pending && (s->ier & 2))
+        return 2;
+    return 1; /* none */
+}
+
+/* Returns whether the line has just gone up, which the caller turns into an interrupt after unlocking. */
+static bool cci_serial_update(struct cci_serial *s)
+{
+    bool was = s->asserted;
+    s->asserted = cci_serial_cause(s) != 1;
+    return s->asserted && !was;
+}
+
+/* Takes a byte that was sent. Returns whether a line is complete; it is then in `line`, and forgotten here. */
+static bool cci_serial_sent(struct cci_serial *s, uint8_t byte, char *line)
+{
+    s->keep[s->total++ % CCI_SERIAL_KEEP] = (char)byte;
+    bool ends = byte == '\n';
+    if (!ends && byte != '\r' && byte != 0)
+        s->line[s->line_n++] = (char)byte;
+    if (!ends && s->line_n < CCI_SERIAL_LINE - 1)
+        return false;
+    memcpy(line, s->line, s->line_n);
+    line[s->line_n] = '\0';
+    s->line_n = 0;
+    return s->line_fn != NULL;
+}
+
+/* With the mutex held; returns whether `line` was filled. */
+static bool cci_serial_write_reg(struct cci_serial *s, unsigned reg, uint8_t v, char *line)
+{
+    bool latch = s->lcr & 0x80;
+    if (latch && reg <= 1) {
+        s->divisor[reg] = v;
+        return false;
+    }
+    switch (reg) {
+    case CCI_SERIAL_DATA:
+        if (s->mcr & 0x10) {
+            s->received = v;
+            s->has_received = true;
+            return false;
+        }
+        s->sent_pending = true;
+        s->asserted = false; /* a byte ends the old cause: the next one is a new edge */
+        return cci_serial_sent(s, v, line);
+    case CCI_SERIAL_IER:
+        if ((v & 2) && !(s->ier & 2))
+            s->sent_pending = true;
+        s->ier = v & 0x0f;
+        return false;
+    case CCI_SERIAL_IIR:
+        s->fcr = v;
+        if (v & 2)
+            s->has_received = false;
+        return false;
+    case CCI_SERIAL_LCR:
+        s->lcr = v;
+        return false;
+    case CCI_SERIAL_MCR:
+        s->mcr = v & 0x1f;
+        return false;
+    case CCI_SERIAL_SCRATCH:
+        s->scratch = v;
+        return false;
+    default:
+        return false;
+    }
+}
+
+/* In a loop the modem lines are connected to each other; else the other end is there and ready. */
+static uint8_t cci_serial_modem(const struct cci_serial *s)
+{
+    if (!(s->mcr & 0x10))
+        return 0xb0; /* carrier, data set ready, clear to send */
+    return (uint8_t)((s->mcr & 1u) << 5 | (s->mcr & 2u) << 3 | (s->mcr & 4u) << 4 | (s->mcr & 8u) << 4);
+}
+
+static uint8_t cci_serial_read_reg(struct cci_serial *s, unsigned reg)
+{
+    uint8_t v;
+    if ((s->lcr & 0x80) && reg <= 1)
+        return s->divisor[reg];
+    switch (reg) {
+    case CCI_SERIAL_DATA:
+        v = s->received;
+        s->has_received = false;
+        return v;
+    case CCI_SERIAL_IER:
+        return s->ier;
+    case CCI_SERIAL_IIR:
+        v = cci_serial_cause(s);
+        if (v == 2)
+            s->sent_pending = false;
+        return v | ((s->fcr & 1) ? 0xc0 : 0);
+    case CCI_SERIAL_LCR:
+        return s->lcr;
+    case CCI_SERIAL_MCR:
+        return s->mcr;
+    case CCI_SERIAL_LSR:
+        return s->has_received ? 0x61 : 0x60; /* transmitter empty */
+    case CCI_SERIAL_MSR:
+        return cci_serial_modem(s);
+    default:
+        return s->scratch;
+    }
+}
+
+static void cci_serial_read(void *ctx, uint64_t offset, unsigned size, uint8_t *data)
+{
+    struct cci_serial *s = ctx;
+    memset(data, 0, size);
+    cci_mutex_lock(&s->mutex);
+    data[0] = cci_serial_read_reg(s, (unsigned)offset & 7);
+    bool raise = cci_serial_update(s);
+    cci_mutex_unlock(&s->mutex);
+    if (raise)
+        cci_irq_raise(&s->irq);
+}
+
+static void cci_serial_write(void *ctx, uint64_t offset, unsigned size, const uint8_t *data)
+{
+    struct cci_serial *s = ctx;
+    char line[CCI_SERIAL_LINE];
+    (void)size; /* the registers are 8 bits wide */
+    cci_mutex_lock(&s->mutex);
+    bool has_line = cci_serial_write_reg(s, (unsigned)offset & 7, data[0], line);
+    bool raise = cci_serial_update(s);
+    cci_mutex_unlock(&s->mutex);
+    if (raise)
+        cci_irq_raise(&s->irq);
+    if (has_line)
+        s->line_fn(s->line_ctx, line);
+}
+
+static const struct cci_bus_ops *cci_serial_ops(void)
+{
+    static const struct cci_bus_ops ops = {cci_serial_read, cci_serial_write};
+    return &ops;
+}
+
+/* The end of the console in a fresh string, at most `max` bytes, from the start of a line; NULL without memory. */
+static char *cci_serial_tail(struct cci_serial *s, size_t max)
+{
+    char *text = cci_mem_alloc(CCI_SERIAL_KEEP + 1);
+    if (!text)
+        return NULL;
+    cci_mutex_lock(&s->mutex);
+    uint64_t n = CCI_MIN(s->total, CCI_MIN((uint64_t)max, (uint64_t)CCI_SERIAL_KEEP));
+    bool cut = n < s->total;
+    size_t out = 0;
+    for (uint64_t i = s->total - n; i < s->total; i++) {
+        char c = s->keep[i % CCI_SERIAL_KEEP];
+        if (cut) {
+            cut = c != '\n';
+            continue;
+        }
+        if (c != '\r' && c != '\0')
+            text[out++] = c;
+    }
+    cci_mutex_unlock(&s->mutex);
+    text[out] = '\0';
+    return text;
+}
+
+#endif
