@@ -162,7 +162,7 @@ static cc_error_code cci_layer_writer_add(struct cci_layer_writer *w, struct cci
 static cc_error_code cci_layer_writer_publish(struct cci_layer_writer *w, const struct cci_digest *diff_id,
                                               struct cci_layer *out, cc_error *err)
 {
-    struct cci_view bytes;
+    struct cci_view bytes = {NULL, 0};
     cci_fd fd = CCI_NO_FD;
     cc_error_code code = cci_layer_writer_flush(w, err);
     if (!code)
