@@ -8,8 +8,8 @@
  *
  * Queues: 0 inflate and 1 deflate, whose chains are lists of 32-bit page numbers to read; and the reporting queue, whose
  * chains are the free ranges themselves, as pieces to write. The specification numbers it 4 even where queues 2 and 3
- * do not exist (they belong to features that are not offered here), but Linux up to 6.10 counts only the queues it
- * uses and takes 2. So every queue from 2 on is a reporting queue.
+ * do not exist (they belong to features that are not offered here), but most versions of Linux count only the queues
+ * that they use and take 2. So every queue from 2 on is a reporting queue.
  *
  * Only whole pages of the host that lie within RAM are given back. A list of page numbers is followed for
  * CCI_BALLOON_PAGES entries; what lies behind stays as it is, which is always allowed.
