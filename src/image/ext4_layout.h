@@ -238,6 +238,8 @@ static uint8_t *cci_ext4_out_block(struct cci_ext4_out *o)
 /* Goes on at another block, further on; what lies between is not written. */
 static void cci_ext4_out_seek(struct cci_ext4_out *o, uint32_t block)
 {
+    if (o->block + o->used == block)
+        return;
     cci_ext4_out_flush(o);
     o->block = block;
 }
