@@ -52,6 +52,7 @@ def files():
     tar.directory(b"late", mode=0o711, mtime=1600000000, uid=7)
     tar.file(b"twice", b"first, and longer than the second", mode=0o600)
     tar.file(b"twice", b"second", mode=0o644)
+    tar.directory(b".")
     return [tar]
 
 
@@ -234,9 +235,9 @@ def empty():
     return [one, Tar(), two]
 
 
-GOOD = {"files": files, "implied": implied, "names": names, "attributes": attributes, "sparse": sparse, "whiteouts": whiteouts,
-        "order": order, "crowd": crowd, "empty": empty,
-        "global-header": global_header, "sparse-old": sparse_old}
+GOOD = {"files": files, "implied": implied, "names": names, "attributes": attributes, "sparse": sparse,
+        "sparse-old": sparse_old, "global-header": global_header, "whiteouts": whiteouts, "order": order,
+        "crowd": crowd, "empty": empty}
 NOT_FOR_UMOCI = ("global-header", "sparse-old")  # it refuses these entry types; GNU tar is the reference
 
 
