@@ -196,8 +196,10 @@ static const uint8_t *cci_proto_take(struct cci_proto_reader *r, size_t n) {
         r->left = 0;
         return NULL;
     }
-    r->at += n;
-    r->left -= n;
+    if (n != 0) { /* an empty reader may have no bytes at all */
+        r->at += n;
+        r->left -= n;
+    }
     return p;
 }
 
@@ -211,7 +213,7 @@ static uint64_t cci_proto_get64(struct cci_proto_reader *r) {
     return p ? cci_le64(p) : 0;
 }
 
-/* Returns the bytes in place and their number in *n; never NULL. */
+/* Returns the bytes in place and their number in *n. */
 static const uint8_t *cci_proto_get_bytes(struct cci_proto_reader *r, size_t *n) {
     uint32_t want = cci_proto_get32(r);
     const uint8_t *p;

@@ -41,7 +41,7 @@ enum {
 struct source {
     int fd;          /* -1 when closed */
     uint32_t events; /* what epoll watches now */
-    void (*ready)(struct source *s, uint32_t events);
+    void (*ready)(struct source *s, uint32_t events); /* NULL while epoll does not watch it */
 };
 
 void loop_init(void);

@@ -23,22 +23,21 @@ int loop_add(struct source *s, int fd, uint32_t events, void (*ready)(struct sou
     s->fd = fd;
     s->events = events;
     s->ready = ready;
-    return epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &ev) ? errno : 0;
+    if (epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &ev) == 0) return 0;
+    s->ready = NULL; /* regular files and some devices cannot be watched */
+    return errno;
 }
 
 void loop_watch(struct source *s, uint32_t events) {
     struct epoll_event ev = {.events = events, .data.ptr = s};
-    if (s->fd < 0 || s->events == events) return;
+    if (!s->ready || s->events == events) return;
     s->events = events;
     if (epoll_ctl(epoll_fd, EPOLL_CTL_MOD, s->fd, &ev)) die("epoll", errno);
 }
 
 void loop_close(struct source *s) {
     if (s->fd < 0) return;
-    /* A child between vfork and execve may share the open file: closing alone would leave it in the
-       set. A descriptor that was never added gives an error that means nothing. */
-    epoll_ctl(epoll_fd, EPOLL_CTL_DEL, s->fd, NULL);
-    close(s->fd);
+    close(s->fd); /* no child shares our ends, so this takes it out of the set as well */
     s->fd = -1;
     s->ready = NULL;
 }

@@ -26,10 +26,6 @@
 /* Opens a connection to a port of the guest. Must not block: until the guest has answered, writes give -EAGAIN. */
 typedef cc_error_code (*cci_control_dial_fn)(void *ctx, uint32_t port, struct cci_stream **out, cc_error *err);
 
-/* Told once when no call can succeed any more, with the reason. On any thread, with locks held: it must only take
- * note, and call nothing of the control. */
-typedef void (*cci_control_ended_fn)(void *ctx, const char *reason);
-
 enum { CCI_CONTROL_WHAT_MAX = 200, CCI_CONTROL_FIRST_IN = 4096 };
 
 /* The most bytes of one output or file kept in memory, unless the caller says otherwise. */
@@ -39,8 +35,7 @@ struct cci_control {
     struct cci_mutex mutex;
     unsigned refs;
     cci_control_dial_fn dial;
-    cci_control_ended_fn ended; /* or NULL */
-    void *ctx;                  /* of both */
+    void *dial_ctx;
     struct cci_stream *stream; /* NULL before attach and after close */
     bool closed;               /* nobody may attach a stream any more */
     bool closing;              /* cci_control_close is at the calls: they must stay */
@@ -80,7 +75,7 @@ struct cci_call {
 
 /* ---- Lifetime ------------------------------------------------------------------------------------------- */
 
-static struct cci_control *cci_control_new(cci_control_dial_fn dial, cci_control_ended_fn ended, void *ctx)
+static struct cci_control *cci_control_new(cci_control_dial_fn dial, void *dial_ctx)
 {
     struct cci_control *ctl = cci_mem_zalloc(1, sizeof(*ctl));
     if (!ctl)
@@ -91,8 +86,7 @@ static struct cci_control *cci_control_new(cci_control_dial_fn dial, cci_control
     ctl->refs = 1;
     ctl->next_id = 1;
     ctl->dial = dial;
-    ctl->ended = ended;
-    ctl->ctx = ctx;
+    ctl->dial_ctx = dial_ctx;
     return ctl;
 }
 
@@ -133,8 +127,6 @@ static void cci_control_die(struct cci_control *ctl, const char *reason)
     cci_monitor_unlock(&ctl->hello);
     if (ctl->stream)
         cci_stream_shutdown(ctl->stream);
-    if (ctl->ended)
-        ctl->ended(ctl->ctx, reason);
     for (struct cci_call *call = ctl->calls; call; call = call->next)
         cci_call_fail(call);
 }
@@ -243,12 +235,11 @@ static const char *cci_control_on_reply(struct cci_call *call, struct cci_proto_
         call->sys_errno = (int)cci_proto_get32(in);
         const uint8_t *what = cci_proto_get_bytes(in, &n);
         cci_control_copy_text(call->what, what, n);
-        if (in->bad)
-            wrong = "sent a reply cut short";
-        else if (in->left)
+        if (in->left)
             (void)cci_buf_add(&call->result, in->at, in->left);
-        call->replied = true;
+        call->replied = !in->bad;
         cci_cond_wake(&call->monitor.cond);
+        wrong = in->bad ? "sent a reply cut short" : NULL;
     }
     cci_monitor_unlock(&call->monitor);
     return wrong;
@@ -280,7 +271,7 @@ static const char *cci_control_on_stream(struct cci_control *ctl, struct cci_cal
     }
     struct cci_stream *s = NULL;
     struct cci_collect *c = cci_collect_new(&call->monitor, call->id, channel, call->limit);
-    if (!c || ctl->dial(ctl->ctx, CCI_PROTO_PORT, &s, NULL)) {
+    if (!c || ctl->dial(ctl->dial_ctx, CCI_PROTO_PORT, &s, NULL)) {
         cci_mem_free(c);
         cci_control_die(ctl, "cannot open a connection to the guest for the output of a command or file");
         return NULL;

@@ -29,7 +29,8 @@ static cc_error_code cci_file_contents(struct cci_call *call, uint8_t **bytes, s
         struct cci_proto_reader in = cci_call_result(call);
         size_t len;
         const uint8_t *p = cci_proto_get_bytes(&in, &len);
-        (void)cci_buf_add(&buf, p, len);
+        if (len)
+            (void)cci_buf_add(&buf, p, len); /* without memory the reserve below fails as well */
     }
     uint8_t *end = cci_buf_reserve(&buf, 1);
     if (!end) {
@@ -135,7 +136,7 @@ static cc_error_code cci_file_send_contents(struct cci_call *call, const struct 
     cc_error_code code = cci_call_wait_for(call, cci_file_is_invited, wait, "a file of the guest", err);
     if (code || !call->invited)
         return code;
-    code = ctl->dial(ctl->ctx, CCI_PROTO_PORT, &s, err);
+    code = ctl->dial(ctl->dial_ctx, CCI_PROTO_PORT, &s, err);
     if (code)
         return code;
     code = cci_file_send(call, s, f, wait, err);

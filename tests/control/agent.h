@@ -109,7 +109,7 @@ static void agent_start(struct agent *a, const char *root)
     agent_spawn(a, root);
     CHECK_OK(cci_loop_init(&a->loop, &err), err);
     CHECK_OK(cci_loop_start(&a->loop, "io", &err), err);
-    a->ctl = cci_control_new(agent_dial, NULL, a);
+    a->ctl = cci_control_new(agent_dial, a);
     CHECK(a->ctl != NULL);
     CHECK_OK(agent_dial(a, CCI_PROTO_PORT, &s, &err), err);
     cci_control_attach(a->ctl, s);

@@ -1,0 +1,523 @@
+/* An agent that lies: every answer a guest may think of gives a clear error, and costs bounded memory.
+ * @timeout 60
+ * @sanitize address,undefined
+ * @sanitize thread
+ */
+#define _GNU_SOURCE
+#include <pthread.h>
+
+#include "../../src/control/client.h"
+#include "../../src/control/exec.h"
+#include "../../src/control/file.h"
+#include "../check.h"
+#include "../stream_unix.h"
+
+/* The liar: a thread with the other ends of the connections. */
+struct liar {
+    struct cci_loop loop;
+    struct cci_control *ctl;
+    int control;           /* its end of the control connection */
+    int streams[4];        /* its ends of those we dialled */
+    int stream_count;      /* under lock */
+    pthread_mutex_t lock;
+    pthread_cond_t dialled;
+    pthread_t thread;
+    void (*script)(struct liar *l);
+};
+
+static const struct cci_wait forever = {CCI_FOREVER, NULL};
+
+static cc_error_code liar_dial(void *ctx, uint32_t port, struct cci_stream **out, cc_error *err)
+{
+    struct liar *l = ctx;
+    int fd[2];
+    (void)port;
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fd))
+        return cci_fail(err, CC_ERR_IO, NULL, "socketpair");
+    *out = unix_stream_new(&l->loop, fd[0]);
+    pthread_mutex_lock(&l->lock);
+    l->streams[l->stream_count++] = fd[1];
+    pthread_cond_broadcast(&l->dialled);
+    pthread_mutex_unlock(&l->lock);
+    return CC_OK;
+}
+
+/* ---- What the liar's scripts are written with -------------------------------------------------------------- */
+
+static void put(int fd, const void *p, size_t n)
+{
+    for (size_t at = 0; at < n;) {
+        ssize_t k = send(fd, (const uint8_t *)p + at, n - at, MSG_NOSIGNAL);
+        if (k <= 0)
+            return; /* the host had enough */
+        at += (size_t)k;
+    }
+}
+
+static void frame(int fd, uint32_t type, uint64_t id, const void *payload, size_t n)
+{
+    uint8_t head[CCI_PROTO_HEADER];
+    cci_proto_store_header(head, (uint32_t)n, type, id);
+    put(fd, head, sizeof(head));
+    put(fd, payload, n);
+}
+
+static void hello_with(int fd, uint32_t magic, uint32_t version, uint32_t oldest, uint32_t boot, const char *what)
+{
+    uint8_t b[256];
+    struct cci_proto_writer w = {b, sizeof(b), 0};
+    cci_proto_put32(&w, magic);
+    cci_proto_put32(&w, version);
+    cci_proto_put32(&w, oldest);
+    cci_proto_put64(&w, 0);
+    cci_proto_put32(&w, boot);
+    cci_proto_put_str(&w, what);
+    frame(fd, CCI_MSG_HELLO, 0, b, w.len);
+}
+
+static void hello(struct liar *l)
+{
+    hello_with(l->control, CCI_PROTO_MAGIC, CCI_PROTO_VERSION, CCI_PROTO_OLDEST, 0, "");
+}
+
+/* Takes one request; returns its id, 0 when the host has closed. */
+static uint64_t request(struct liar *l)
+{
+    uint8_t head[CCI_PROTO_HEADER], payload[65536];
+    if (recv(l->control, head, sizeof(head), MSG_WAITALL) != sizeof(head))
+        return 0;
+    struct cci_proto_header h = cci_proto_load_header(head);
+    if (h.length && recv(l->control, payload, h.length, MSG_WAITALL) != (ssize_t)h.length)
+        return 0;
+    return h.id;
+}
+
+static void fields(struct liar *l, uint32_t type, uint64_t id, size_t count, const uint32_t *values)
+{
+    uint8_t b[256];
+    struct cci_proto_writer w = {b, sizeof(b), 0};
+    for (size_t i = 0; i < count; i++)
+        cci_proto_put32(&w, values[i]);
+    frame(l->control, type, id, b, w.len);
+}
+
+#define FIELDS(l, type, id, ...)                                                                                       \
+    fields((l), (type), (id), sizeof((uint32_t[]){__VA_ARGS__}) / 4, (const uint32_t[]){__VA_ARGS__})
+
+/* The connection for a stream, once it was dialled and introduced. */
+static int stream(struct liar *l, int number)
+{
+    uint8_t attach[CCI_COLLECT_ATTACH];
+    pthread_mutex_lock(&l->lock);
+    while (l->stream_count <= number)
+        pthread_cond_wait(&l->dialled, &l->lock);
+    int fd = l->streams[number];
+    pthread_mutex_unlock(&l->lock);
+    (void)recv(fd, attach, sizeof(attach), MSG_WAITALL);
+    return fd;
+}
+
+/* Until the host closes. */
+static void linger(struct liar *l)
+{
+    while (request(l)) {
+    }
+}
+
+/* ---- The host's side of each case ---------------------------------------------------------------------------- */
+
+static void *liar_main(void *ctx)
+{
+    struct liar *l = ctx;
+    l->script(l);
+    linger(l);
+    return NULL;
+}
+
+static void liar_start(struct liar *l, void (*script)(struct liar *l))
+{
+    cc_error err = {0};
+    int fd[2];
+    memset(l, 0, sizeof(*l));
+    pthread_mutex_init(&l->lock, NULL);
+    pthread_cond_init(&l->dialled, NULL);
+    l->script = script;
+    CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fd) == 0);
+    l->control = fd[1];
+    CHECK(cci_loop_init(&l->loop, &err) == CC_OK && cci_loop_start(&l->loop, "io", &err) == CC_OK);
+    l->ctl = cci_control_new(liar_dial, l);
+    CHECK(l->ctl != NULL);
+    CHECK(pthread_create(&l->thread, NULL, liar_main, l) == 0);
+    cci_control_attach(l->ctl, unix_stream_new(&l->loop, fd[0]));
+}
+
+static void liar_stop(struct liar *l)
+{
+    cci_control_close(l->ctl);
+    pthread_join(l->thread, NULL);
+    cci_loop_stop(&l->loop);
+    cci_loop_destroy(&l->loop);
+    close(l->control);
+    for (int i = 0; i < l->stream_count; i++)
+        close(l->streams[i]);
+    pthread_mutex_destroy(&l->lock);
+    pthread_cond_destroy(&l->dialled);
+}
+
+static void expect(cc_error_code code, cc_error *err, cc_error_code want, const char *message)
+{
+    char got[300];
+    (void)snprintf(got, sizeof(got), "%s", err->message ? err->message : "");
+    cci_error_release(err);
+    CHECK_EQ_STR(got, message);
+    CHECK_EQ_INT(code, want);
+}
+
+static void expect_handshake(void (*script)(struct liar *l), cc_error_code want, const char *message)
+{
+    static struct liar l;
+    cc_error err = {0};
+    liar_start(&l, script);
+    cc_error_code code = cci_control_handshake(l.ctl, &forever, &err);
+    liar_stop(&l);
+    expect(code, &err, want, message);
+}
+
+/* Runs a command under the script, all output wanted, and expects the outcome. */
+static void expect_exec(void (*script)(struct liar *l), size_t limit, cc_error_code want, const char *message)
+{
+    static struct liar l;
+    static const char *const argv[] = {"prog"};
+    struct cci_exec_spec s = {0};
+    struct cci_exec *e = NULL;
+    cc_error err = {0};
+    int exit_code = -1;
+    s.argv = argv;
+    s.argc = 1;
+    s.stdout_wanted = s.stderr_wanted = true;
+    s.limit = limit;
+    liar_start(&l, script);
+    CHECK_EQ_INT(cci_control_handshake(l.ctl, &forever, &err), CC_OK);
+    CHECK_EQ_INT(cci_exec_begin(l.ctl, &s, &e, &err), CC_OK);
+    cc_error_code code = cci_exec_wait(e, &forever, &exit_code, &err);
+    CHECK(l.ctl->in.cap <= 2 * (CCI_PROTO_MAX_REPLY + CCI_PROTO_HEADER));
+    cci_exec_free(e);
+    liar_stop(&l);
+    if (want == CC_OK)
+        CHECK_EQ_INT(exit_code, 3);
+    expect(code, &err, want, message);
+}
+
+/* The answer of an honest agent: exit status 3, no output. */
+static void honest(struct liar *l, uint64_t id)
+{
+    FIELDS(l, CCI_MSG_REPLY, id, 0, 0, 3u << 8, 0, 0, 0, 0, 0, 0, 0, 0);
+}
+
+/* ---- Greetings ------------------------------------------------------------------------------------------------ */
+
+static void say_nothing_and_leave(struct liar *l)
+{
+    shutdown(l->control, SHUT_RDWR);
+}
+static void say_other_magic(struct liar *l)
+{
+    hello_with(l->control, 0x31454546, 1, 1, 0, "");
+}
+static void say_other_version(struct liar *l)
+{
+    hello_with(l->control, CCI_PROTO_MAGIC, 99, 98, 0, "");
+}
+static void say_cut_short(struct liar *l)
+{
+    FIELDS(l, CCI_MSG_HELLO, 0, CCI_PROTO_MAGIC, 1, 1, 0, 0, 0, 1000, 0);
+}
+static void say_boot_failed(struct liar *l)
+{
+    hello_with(l->control, CCI_PROTO_MAGIC, 1, 1, ENODEV, "cannot mount\n\x1b[31m/dev/vda");
+}
+static void say_reply_first(struct liar *l)
+{
+    honest(l, 1);
+}
+static void say_huge(struct liar *l)
+{
+    uint8_t head[CCI_PROTO_HEADER];
+    cci_proto_store_header(head, 0xffffffffu, CCI_MSG_HELLO, 0);
+    put(l->control, head, sizeof(head));
+}
+
+static void test_greetings(void)
+{
+    expect_handshake(say_nothing_and_leave, CC_ERR_NOT_RUNNING, "the guest's agent ended before it was ready");
+    expect_handshake(say_other_magic, CC_ERR_NOT_RUNNING,
+                     "the guest's agent broke the protocol: it is not an agent of this library");
+    expect_handshake(say_other_version, CC_ERR_IO,
+                     "the guest's agent speaks protocol version 99 and this library version 1; use an initramfs of "
+                     "the same release as cc.h");
+    expect_handshake(say_cut_short, CC_ERR_NOT_RUNNING,
+                     "the guest's agent broke the protocol: it sent a greeting cut short");
+    expect_handshake(say_boot_failed, CC_ERR_IO,
+                     "the guest could not be prepared: cannot mount??[31m/dev/vda: no such device");
+    expect_handshake(say_reply_first, CC_ERR_NOT_RUNNING, "the guest's agent broke the protocol: it did not greet");
+    expect_handshake(say_huge, CC_ERR_NOT_RUNNING,
+                     "the guest's agent broke the protocol: it sent a frame larger than it may");
+}
+
+static void test_silence(void)
+{
+    static struct liar l;
+    cc_error err = {0};
+    liar_start(&l, linger);
+    const struct cci_wait brief = {cci_os_now() + 20000000u, NULL};
+    cc_error_code code = cci_control_handshake(l.ctl, &brief, &err);
+    cci_control_fail(l.ctl, "the kernel panicked");
+    expect(code, &err, CC_ERR_TIMEOUT, "timed out waiting for the guest's agent to start");
+    code = cci_control_handshake(l.ctl, &forever, &err);
+    expect(code, &err, CC_ERR_NOT_RUNNING, "the kernel panicked");
+    liar_stop(&l);
+}
+
+/* ---- Replies -------------------------------------------------------------------------------------------------- */
+
+static void reply_well(struct liar *l)
+{
+    hello(l);
+    honest(l, request(l));
+}
+static void reply_after_noise(struct liar *l)
+{
+    static uint8_t noise[CCI_PROTO_MAX_REPLY];
+    hello(l);
+    uint64_t id = request(l);
+    for (int i = 0; i < 100; i++)
+        frame(l->control, CCI_MSG_REPLY, id + 1000, noise, sizeof(noise)); /* to nobody */
+    frame(l->control, 0x7777, id, noise, 10); /* a type of the future */
+    frame(l->control, CCI_MSG_EXEC, id, noise, 10); /* a request, the wrong way */
+    FIELDS(l, CCI_MSG_STARTED, id, 0);
+    honest(l, id);
+    FIELDS(l, CCI_MSG_REPLY, id, 5, 0); /* too late to change it */
+}
+static void reply_cut_short(struct liar *l)
+{
+    hello(l);
+    FIELDS(l, CCI_MSG_REPLY, request(l), 0, 100);
+}
+static void reply_with_cut_result(struct liar *l)
+{
+    hello(l);
+    FIELDS(l, CCI_MSG_REPLY, request(l), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xffffffffu);
+}
+static void reply_empty(struct liar *l)
+{
+    hello(l);
+    frame(l->control, CCI_MSG_REPLY, request(l), NULL, 0); /* all fields missing: success, of exit code 0 */
+}
+static void reply_errno(struct liar *l)
+{
+    hello(l);
+    FIELDS(l, CCI_MSG_REPLY, request(l), 0xfffffffeu, 0);
+}
+static void greet_twice(struct liar *l)
+{
+    hello(l);
+    request(l);
+    hello(l);
+}
+static void leave(struct liar *l)
+{
+    hello(l);
+    request(l);
+    shutdown(l->control, SHUT_RDWR);
+}
+
+static void test_replies(void)
+{
+    expect_exec(reply_well, 0, CC_OK, "");
+    expect_exec(reply_after_noise, 0, CC_OK, "");
+    expect_exec(reply_cut_short, 0, CC_ERR_NOT_RUNNING,
+                "the guest's agent broke the protocol: it sent a reply cut short");
+    expect_exec(reply_with_cut_result, 0, CC_ERR_IO, "the guest's agent sent a result that breaks the protocol");
+    expect_exec(reply_errno, 0, CC_ERR_IO, "unknown error");
+    expect_exec(greet_twice, 0, CC_ERR_NOT_RUNNING, "the guest's agent broke the protocol: it greeted twice");
+    expect_exec(leave, 0, CC_ERR_NOT_RUNNING, "the guest's agent ended");
+}
+
+/* Fields missing at the end count as zero. */
+static void test_missing_fields(void)
+{
+    static struct liar l;
+    cc_error err = {0};
+    struct cci_file_stat st = {0};
+    st.size = 1;
+    liar_start(&l, reply_empty);
+    cc_error_code code = cci_control_handshake(l.ctl, &forever, &err);
+    if (code == CC_OK)
+        code = cci_file_stat(l.ctl, "/x", false, &st, &forever, &err);
+    liar_stop(&l);
+    expect(code, &err, CC_OK, "");
+    CHECK_EQ_INT(st.size, 0);
+}
+
+/* ---- Streams -------------------------------------------------------------------------------------------------- */
+
+static void stream_to_nobody(struct liar *l)
+{
+    hello(l);
+    FIELDS(l, CCI_MSG_STREAM, request(l), 7, 0, 0);
+}
+static void stream_twice(struct liar *l)
+{
+    hello(l);
+    uint64_t id = request(l);
+    FIELDS(l, CCI_MSG_STREAM, id, CCI_CHANNEL_STDOUT, 0, 0);
+    FIELDS(l, CCI_MSG_STREAM, id, CCI_CHANNEL_STDOUT, 0, 0);
+}
+static void stream_of_file(struct liar *l)
+{
+    hello(l);
+    FIELDS(l, CCI_MSG_STREAM, request(l), CCI_CHANNEL_FILE, 0, 0);
+}
+static int open_stream(struct liar *l)
+{
+    hello(l);
+    uint64_t id = request(l);
+    FIELDS(l, CCI_MSG_STREAM, id, CCI_CHANNEL_STDOUT, 0xffffffffu, 0xffffffffu);
+    int fd = stream(l, 0);
+    honest(l, id);
+    return fd;
+}
+static void stream_bytewise(struct liar *l)
+{
+    uint8_t bytes[2 * CCI_PROTO_HEADER + 5 + 200] = {0};
+    int fd = open_stream(l);
+    cci_proto_store_header(bytes, 5, CCI_MSG_DATA, 0);
+    cci_proto_store_header(bytes + CCI_PROTO_HEADER + 5, 200, CCI_MSG_END, 0); /* longer than what is kept of it */
+    for (size_t i = 0; i < sizeof(bytes); i++)
+        put(fd, bytes + i, 1);
+}
+static void stream_of_nothing(struct liar *l)
+{
+    int fd = open_stream(l);
+    for (int i = 0; i < 10000; i++)
+        frame(fd, CCI_MSG_DATA, 0, NULL, 0);
+    frame(fd, CCI_MSG_END, 0, NULL, 0);
+}
+static void stream_too_much(struct liar *l)
+{
+    static uint8_t data[CCI_PROTO_MAX_DATA];
+    int fd = open_stream(l);
+    for (int i = 0; i < 100; i++)
+        frame(fd, CCI_MSG_DATA, 0, data, sizeof(data));
+}
+static void stream_huge_frame(struct liar *l)
+{
+    uint8_t head[CCI_PROTO_HEADER];
+    cci_proto_store_header(head, CCI_PROTO_MAX_DATA + 1, CCI_MSG_DATA, 0);
+    put(open_stream(l), head, sizeof(head));
+}
+static void stream_wrong_type(struct liar *l)
+{
+    frame(open_stream(l), CCI_MSG_REPLY, 0, NULL, 0);
+}
+static void stream_breaks(struct liar *l)
+{
+    int fd = open_stream(l);
+    put(fd, "abc", 3);
+    shutdown(fd, SHUT_RDWR);
+}
+static void stream_ends_badly(struct liar *l)
+{
+    uint8_t end[8] = {5};
+    frame(open_stream(l), CCI_MSG_END, 0, end, sizeof(end));
+}
+
+static void test_streams(void)
+{
+    expect_exec(stream_to_nobody, 0, CC_ERR_NOT_RUNNING,
+                "the guest's agent broke the protocol: it announced a stream nobody asked for");
+    expect_exec(stream_twice, 0, CC_ERR_NOT_RUNNING,
+                "the guest's agent broke the protocol: it announced a stream nobody asked for");
+    expect_exec(stream_of_file, 0, CC_ERR_NOT_RUNNING,
+                "the guest's agent broke the protocol: it announced a stream nobody asked for");
+    expect_exec(stream_bytewise, 0, CC_OK, "");
+    expect_exec(stream_of_nothing, 0, CC_OK, "");
+    expect_exec(stream_too_much, 1000000, CC_ERR_IO, "the guest sent more than the limit of 1000000 bytes");
+    expect_exec(stream_huge_frame, 0, CC_ERR_IO, "the guest's agent sent a stream that breaks the protocol");
+    expect_exec(stream_wrong_type, 0, CC_ERR_IO, "the guest's agent sent a stream that breaks the protocol");
+    expect_exec(stream_breaks, 0, CC_ERR_IO, "the connection to the guest broke in mid-transfer");
+    expect_exec(stream_ends_badly, 0, CC_ERR_IO, "input/output error");
+}
+
+/* ---- Files we send -------------------------------------------------------------------------------------------- */
+
+static void take_nothing(struct liar *l) /* invites, then answers without having read */
+{
+    hello(l);
+    uint64_t id = request(l);
+    FIELDS(l, CCI_MSG_STREAM, id, CCI_CHANNEL_FILE, 0, 0);
+    int fd = stream(l, 0);
+    FIELDS(l, CCI_MSG_REPLY, id, ENOSPC, 0);
+    shutdown(fd, SHUT_RDWR);
+}
+static void take_uninvited(struct liar *l) /* says that it is written, without having had it */
+{
+    hello(l);
+    FIELDS(l, CCI_MSG_REPLY, request(l), EDQUOT, 0);
+}
+static void take_and_leave(struct liar *l)
+{
+    hello(l);
+    uint64_t id = request(l);
+    FIELDS(l, CCI_MSG_STREAM, id, CCI_CHANNEL_FILE, 0, 0);
+    shutdown(stream(l, 0), SHUT_RDWR);
+    shutdown(l->control, SHUT_RDWR);
+}
+
+static void expect_write(void (*script)(struct liar *l), cc_error_code want, const char *message)
+{
+    static struct liar l;
+    static uint8_t contents[10000000];
+    cc_error err = {0};
+    liar_start(&l, script);
+    cc_error_code code = cci_control_handshake(l.ctl, &forever, &err);
+    if (code == CC_OK)
+        code = cci_file_write(l.ctl, "/x", contents, sizeof(contents), 0644, &forever, &err);
+    liar_stop(&l);
+    expect(code, &err, want, message);
+}
+
+static void test_writes(void)
+{
+    expect_write(take_nothing, CC_ERR_IO, "no space left on device");
+    expect_write(take_uninvited, CC_ERR_IO, "disk quota exceeded");
+    expect_write(take_and_leave, CC_ERR_NOT_RUNNING, "the guest's agent ended");
+}
+
+/* A second control connection is refused: there is one per boot. */
+static void test_second_control(void)
+{
+    static struct liar l;
+    cc_error err = {0};
+    int fd[2];
+    char c;
+    liar_start(&l, hello);
+    CHECK_EQ_INT(cci_control_handshake(l.ctl, &forever, &err), CC_OK);
+    CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fd) == 0);
+    cci_control_attach(l.ctl, unix_stream_new(&l.loop, fd[0]));
+    CHECK_EQ_INT(recv(fd[1], &c, 1, 0), 0);
+    close(fd[1]);
+    liar_stop(&l);
+}
+
+int main(void)
+{
+    RUN(test_greetings);
+    RUN(test_silence);
+    RUN(test_replies);
+    RUN(test_missing_fields);
+    RUN(test_streams);
+    RUN(test_writes);
+    RUN(test_second_control);
+    return check_done();
+}
