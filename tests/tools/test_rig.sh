@@ -122,6 +122,11 @@ for part in state mem; do
     truncate -s 1000 "$saved/$part"
     check "a spoiled $part is made anew" same "$(CC_TOOLS_CACHE=$work/cache $rig echo works 2>&1)" works
 done
+size=$(stat -c %s "$saved/mem")
+truncate -s 0 "$saved/mem"
+truncate -s "$size" "$saved/mem"
+check "a machine saved without its memory is made anew" same \
+    "$(CC_TOOLS_CACHE=$work/cache $rig echo works 2>&1)" works
 check "the mended one is kept" same "$(CC_TOOLS_CACHE=$work/cache CC_RIG_VERBOSE=1 $rig true 2>&1 | grep -c 'booted')" 0
 check "a cold boot works too" same "$($rig --cold echo cold)" cold
 

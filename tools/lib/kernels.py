@@ -16,6 +16,7 @@ import shutil
 import struct
 import subprocess
 import tempfile
+import zlib
 
 import cache
 
@@ -109,7 +110,10 @@ def extract(image):
     setup = (image[0x1F1] or 4) + 1
     offset, length = struct.unpack_from("<II", image, 0x248)
     payload = image[setup * 512 + offset:setup * 512 + offset + length]
-    elf = _decompress(payload)
+    try:
+        elf = _decompress(payload)
+    except (EOFError, OSError, lzma.LZMAError, zlib.error, IndexError, subprocess.CalledProcessError) as problem:
+        raise Failure(f"the bzImage's payload is damaged: {problem}") from None
     if elf[:4] != b"\x7fELF":
         raise Failure("the bzImage's payload is not an ELF file")
     return elf

@@ -23,7 +23,7 @@ import kernels
 STOCK_MODULES = ["virtio_mmio", "virtio_console", "overlay", "9pnet_virtio", "9p", "kvm-amd", "loop", "fuse",
                  "tun", "vhost_vsock", "vhost_net"]
 BOOT_SECONDS = 90
-RESUME_SECONDS = 30
+RESUME_SECONDS = 60
 PR_SET_PDEATHSIG = 1
 
 
@@ -128,6 +128,7 @@ class Machine:
         self.port, port = socket.socketpair()
         self.console, console = socket.socketpair()
         self.console_text = b""
+        self.received, self.ended = bytearray(), []
         self.monitor, self.monitor_text, self.events = None, b"", set()
         inherited = [port, console]
         command = command + ["-chardev", f"socket,id=port,fd={port.fileno()}",
@@ -176,45 +177,45 @@ class Machine:
     def send(self, kind, data):
         self.port.sendall(kind + struct.pack("<I", len(data)) + data)
 
-    def frames(self, deadline, other=None):
-        """Yields (type, payload) from PID 1; calls other() when the file `other` watches can be read."""
-        buffer = b""
-        poll = select.poll()
-        poll.register(self.port, select.POLLIN)
-        poll.register(self.console, select.POLLIN)
-        if other:
-            poll.register(other.fileno(), select.POLLIN)
+    def next_frame(self, deadline, other=None):
+        """The next (type, payload) from PID 1; calls other.pump() whenever the file `other` watches can be read."""
         while True:
-            left = deadline - time.monotonic()
-            ready = poll.poll(max(0, left) * 1000) if left > 0 else []
-            if not ready:
-                raise TimeoutError
-            for fd, _ in ready:
-                if fd == self.console.fileno():
-                    if not self.read_console():
-                        poll.unregister(fd)
-                elif fd == self.port.fileno():
-                    data = self.port.recv(262144)
-                    if not data:
-                        raise Broken(f"the outer machine ended by itself:\n{self.why()}")
-                    buffer += data
-                elif not other.pump():
-                    poll.unregister(fd)
-            while len(buffer) >= 5:
-                end = 5 + struct.unpack_from("<I", buffer, 1)[0]
-                if len(buffer) < end:
-                    break
-                frame, buffer = (buffer[:1], buffer[5:end]), buffer[end:]
-                yield frame
+            if len(self.received) >= 5:
+                end = 5 + struct.unpack_from("<I", self.received, 1)[0]
+                if len(self.received) >= end:
+                    frame = (bytes(self.received[:1]), bytes(self.received[5:end]))
+                    del self.received[:end]
+                    return frame
+            self._receive(deadline, other)
 
-    def wait_ready(self, seconds):
+    def _receive(self, deadline, other):
+        """Waits for something from the port, the console or `other`, and takes it."""
+        watched = [self.port] + [one for one in (self.console, other) if one and one not in self.ended]
+        poll = select.poll()
+        for one in watched:
+            poll.register(one.fileno(), select.POLLIN)
+        left = deadline - time.monotonic()
+        ready = [fd for fd, _ in poll.poll(left * 1000)] if left > 0 else []
+        if not ready:
+            raise TimeoutError
+        if self.console.fileno() in ready and not self.read_console():
+            self.ended.append(self.console)
+        if other and other.fileno() in ready and not other.pump():
+            self.ended.append(other)
+        if self.port.fileno() in ready:
+            data = self.port.recv(262144)
+            if not data:
+                raise Broken(f"the outer machine ended by itself:\n{self.why()}")
+            self.received += data
+
+    def wait_for(self, kind, seconds):
+        """Waits for a frame of that type, which must be the next one."""
         try:
-            for kind, data in self.frames(time.monotonic() + seconds):
-                if kind == b"r":
-                    return
-                raise Broken(f"the outer machine cannot start: {data.decode(errors='replace')}")
+            got, data = self.next_frame(time.monotonic() + seconds)
         except TimeoutError:
-            raise Broken(f"the outer machine was not ready after {seconds} s:\n{self.why()}") from None
+            raise Broken(f"no answer from the outer machine in {seconds} s:\n{self.why()}") from None
+        if got != kind:
+            raise Broken(f"the outer machine cannot start: {data.decode(errors='replace')}")
 
     # ---- the monitor (QMP)
 
@@ -281,7 +282,7 @@ def make_template(setup, initrd, directory, writable):
         machine = Machine(command, monitor=True)
         try:
             machine.open_monitor(deadline)
-            machine.wait_ready(BOOT_SECONDS)
+            machine.wait_for(b"r", BOOT_SECONDS)
             machine.ask("migrate", deadline, uri="exec:cat > '" + f"{new}/state".replace("'", "'\\''") + "'")
             while True:
                 status = machine.ask("query-migrate", deadline).get("status")
@@ -299,8 +300,15 @@ def make_template(setup, initrd, directory, writable):
     return time.monotonic() - started
 
 
-def resume(setup, initrd, directory, writable):
-    """Starts a copy of the saved machine; it waits for its job."""
+def _start(machine, job):
+    """Hands the job to PID 1. Its answer tells a machine that works from one that was saved or restored badly; nothing
+    of the job has run before it."""
+    machine.send(b"j", job)
+    machine.wait_for(b"s", RESUME_SECONDS)
+
+
+def resume(setup, initrd, directory, writable, job):
+    """Starts the job in a copy of the saved machine."""
     state = os.open(f"{directory}/state", os.O_RDONLY)
     try:
         command = setup.command(initrd) + _ram(setup, _quote(f"{directory}/mem"), "off") + shares(writable)
@@ -312,14 +320,26 @@ def resume(setup, initrd, directory, writable):
         machine.open_monitor(deadline)
         machine.ask("migrate-incoming", deadline, uri=f"fd:{state}")
         machine.wait_event("RESUME", deadline)
+        _start(machine, job)
     except BaseException:
         machine.stop()
         raise
     return machine
 
 
-def boot(setup, initrd, writable):
-    """Starts a machine from nothing; it waits for its job."""
-    memory = [] if setup.virtual else ["-object", f"memory-backend-ram,id=ram,size={setup.memory}M"]
-    machine = Machine(setup.command(initrd) + memory + (shares(writable) if writable is not None else []))
+def boot(setup, initrd, writable, job):
+    """Starts the job in a machine booted anew."""
+    memory = ["-object", f"memory-backend-ram,id=ram,size={setup.memory}M"]
+    machine = Machine(setup.command(initrd) + memory + shares(writable))
+    try:
+        machine.wait_for(b"r", BOOT_SECONDS)
+        _start(machine, job)
+    except BaseException:
+        machine.stop()
+        raise
     return machine
+
+
+def boot_virtual(setup, initrd):
+    """Starts a machine whose job is in its initramfs."""
+    return Machine(setup.command(initrd))

@@ -98,15 +98,15 @@ def _write_all(fd, data):
 def _finish(machine, options, started):
     """Passes output on until the command's exit status arrives, and returns that."""
     deadline = started + options.timeout
+    feed = _Input(machine) if options.stdin and not options.icount else None
     try:
-        for kind, data in machine.frames(deadline, _Input(machine) if options.stdin and not options.icount else None):
+        while True:
+            kind, data = machine.next_frame(deadline, feed)
             if kind in b"oe":
                 _write_all(1 if kind == b"o" else 2, data)
-            elif kind == b"s" and options.verbose:
-                cache.say(f"rig: started in {time.monotonic() - started:.3f} s")
             elif kind == b"x":
                 return int(data)
-            elif kind == b"f":
+            else:
                 raise outer.Broken(data.decode(errors="replace"))
     except TimeoutError:
         cache.say(f"rig: time limit of {options.timeout:g} s passed: {' '.join(options.command)}")
@@ -131,12 +131,17 @@ def _run_shared(setup, options, started):
             raise kernels.Failure(f"--share {path}: not a directory")
     machine = _start(setup, options, writable)
     try:
-        lines = [f"t{time.time():.9f}", f"s{binascii.hexlify(os.urandom(64)).decode()}"]
-        lines += [f"ww{number} {path}" for number, path in enumerate(writable)]
-        machine.send(b"j", _job(options, _environment(options), lines + (["i"] if options.stdin else [])))
+        if options.verbose:
+            cache.say(f"rig: started in {time.monotonic() - started:.3f} s")
         return _finish(machine, options, started)
     finally:
         machine.stop()
+
+
+def _shared_job(options, writable):
+    lines = [f"t{time.time():.9f}", f"s{binascii.hexlify(os.urandom(64)).decode()}"]
+    lines += [f"ww{number} {path}" for number, path in enumerate(writable)]
+    return _job(options, _environment(options), lines + (["i"] if options.stdin else []))
 
 
 def _initrd(setup):
@@ -152,24 +157,12 @@ def _initrd(setup):
 
 def _start(setup, options, writable):
     initrd, data = _initrd(setup)
-    if options.cold:
-        return _boot(setup, initrd, writable)
-    key = setup.key(data + b"%d" % len(writable))
-    try:
-        return _resume_or_make(setup, initrd, key, writable, options)
-    except outer.Broken as problem:
-        cache.say(f"rig: cannot resume the saved machine, booting a new one ({problem})")
-        return _boot(setup, initrd, writable)
-
-
-def _boot(setup, initrd, writable):
-    machine = outer.boot(setup, initrd, writable)
-    try:
-        machine.wait_ready(outer.BOOT_SECONDS)
-    except BaseException:
-        machine.stop()
-        raise
-    return machine
+    if not options.cold:
+        try:
+            return _resume_or_make(setup, initrd, setup.key(data + b"%d" % len(writable)), writable, options)
+        except outer.Broken as problem:
+            cache.say(f"rig: cannot resume the saved machine, booting a new one ({problem})")
+    return outer.boot(setup, initrd, writable, _shared_job(options, writable))
 
 
 def _resume_or_make(setup, initrd, key, writable, options):
@@ -184,7 +177,7 @@ def _resume_or_make(setup, initrd, key, writable, options):
                     cache.say(f"rig: booted and saved a machine in {seconds:.1f} s")
         try:
             os.utime(directory)
-            return outer.resume(setup, initrd, directory, writable)
+            return outer.resume(setup, initrd, directory, writable, _shared_job(options, writable))
         except (outer.Broken, OSError):
             if attempt == 2:
                 raise
@@ -264,7 +257,7 @@ def _run_virtual(setup, options, started):
     try:
         with open(initrd, "wb") as handle:
             handle.write(setup.initramfs(add))
-        machine = outer.boot(setup, initrd, None)
+        machine = outer.boot_virtual(setup, initrd)
         return _finish(machine, options, started)
     finally:
         if machine:
