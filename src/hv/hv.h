@@ -49,12 +49,17 @@ struct cci_hv_exit {
 struct cci_hv_caps {
     unsigned max_cpus;
     bool irqfd;      /* irqfd and ioeventfd below work */
+    bool xsave;      /* x86-64: guests can be offered XSAVE and the vector registers that depend on it */
     const char *name; /* "kvm", "hvf", "whp", "dummy" */
+    /* The VM that the probe ran in, kept: the first VM of a host switches the hypervisor on and the last one off again,
+     * which takes longer than everything else that a start needs. NULL if there is none; free it with vm_free. */
+    struct cci_hv_vm *held;
 };
 
 /* What vm_new is told. */
 struct cci_hv_config {
     unsigned cpus;
+    bool xsave; /* from cci_hv_caps */
 };
 
 /* The blobs that save writes and restore reads are the backend's own, with a version. A vCPU is saved and restored by

@@ -55,7 +55,7 @@ static cc_error_code cci_kvm_x86_cpuid(struct cci_hv_vcpu *vcpu, struct cci_x86_
     cci_mem_free(raw);
     out->tsc_deadline = cci_kvm_has(vcpu->vm->kvm, KVM_CAP_TSC_DEADLINE_TIMER) > 0;
     out->tsc_khz = (uint32_t)CCI_MAX(cci_os_ioctl_num(vcpu->fd, KVM_GET_TSC_KHZ, 0), 0);
-    out->xcr0_tracked = true;
+    out->xsave = vcpu->vm->xsave;
     return code;
 }
 

@@ -6,6 +6,10 @@
  * the probe does in 64-bit ring 0 what a kernel does first: it loads its own interrupt table, reloads CR3 with its own
  * page tables, and takes a breakpoint through its own handler. It says so on a port. A real KVM needs well under a
  * millisecond; a guest that has not answered after two seconds is kicked out and counts as one that cannot run.
+ *
+ * It also looks whether an XCR0 that the guest sets (which vector registers XSAVE handles) outlives an exit. Under
+ * QEMU's emulation of nested AMD virtualisation it does not, because KVM never learns of it; guests must then not be
+ * offered XSAVE, or they would lose register contents.
  */
 #ifndef CCI_HV_KVM_PROBE_X86_H
 #define CCI_HV_KVM_PROBE_X86_H
@@ -16,7 +20,8 @@
 #define CCI_KVM_PROBE_NS 2000000000u
 #define CCI_KVM_PROBE_RAM 0x10000u
 #define CCI_KVM_PROBE_PORT 0xf4u
-#define CCI_KVM_PROBE_ANSWER 0x5au
+#define CCI_KVM_PROBE_ANSWER 0x5au   /* all is well */
+#define CCI_KVM_PROBE_NO_XSAVE 0x5bu /* all is well but XCR0 */
 
 /* Where things lie in the probe's memory. */
 enum {
@@ -44,15 +49,23 @@ static void cci_kvm_probe_fill(uint8_t *ram)
         0x0f, 0x01, 0x1c, 0x25, 0x00, 0x50, 0x00, 0x00, /* lidt [0x5000] */
         0x0f, 0x20, 0xd8,                               /* mov rax, cr3 */
         0x0f, 0x22, 0xd8,                               /* mov cr3, rax */
-        0x31, 0xdb,                                     /* xor ebx, ebx */
-        0xcc,                                           /* int3 */
-        0x88, 0xd8,                                     /* mov al, bl */
+        0x45, 0x31, 0xc0,                               /* xor r8d, r8d */
+        0xcc,                                           /* int3: the handler sets r8b */
+        0xb8, 1, 0, 0, 0, 0x0f, 0xa2,                   /* mov eax, 1; cpuid */
+        0x0f, 0xba, 0xe1, 26, 0x73, 36,                 /* bt ecx, XSAVE; jnc done */
+        0x0f, 0x20, 0xe0, 0x0d, 0, 0, 4, 0,             /* mov rax, cr4; or eax, OSXSAVE */
+        0x0f, 0x22, 0xe0, 0x31, 0xc9, 0x31, 0xd2,       /* mov cr4, rax; xor ecx, ecx; xor edx, edx */
+        0xb8, 3, 0, 0, 0, 0x0f, 0x01, 0xd1,             /* mov eax, 3; xsetbv */
+        0x0f, 0xa2, 0x31, 0xc9, 0x0f, 0x01, 0xd0,       /* cpuid (an exit); xor ecx, ecx; xgetbv */
+        0x3c, 3, 0x74, 3,                               /* cmp al, 3; je done */
+        0x41, 0xb0, CCI_KVM_PROBE_NO_XSAVE,             /* mov r8b, no xsave */
+        0x44, 0x88, 0xc0,                               /* done: mov al, r8b */
         0xe6, CCI_KVM_PROBE_PORT,                       /* out port, al */
         0xf4,                                           /* hlt */
-        0xb3, CCI_KVM_PROBE_ANSWER,                     /* handler: mov bl, answer */
+        0x41, 0xb0, CCI_KVM_PROBE_ANSWER,               /* handler: mov r8b, answer */
         0x48, 0xcf                                      /* iretq */
     };
-    const uint32_t handler = CCI_KVM_PROBE_CODE + sizeof(code) - 4;
+    const uint32_t handler = CCI_KVM_PROBE_CODE + sizeof(code) - 5;
     cci_put_le64(ram + CCI_KVM_PROBE_PML4, CCI_KVM_PROBE_PDPT | 3);
     cci_put_le64(ram + CCI_KVM_PROBE_PDPT, CCI_KVM_PROBE_PD | 3);
     cci_put_le64(ram + CCI_KVM_PROBE_PD, 0x83); /* present, writable, 2 MiB */
@@ -100,10 +113,12 @@ static bool cci_kvm_probe_run(struct cci_kvm_probe *p)
     return true;
 }
 
-static cc_error_code cci_kvm_probe_judge(const struct cci_hv_exit *exit, cc_error *err)
+static cc_error_code cci_kvm_probe_judge(const struct cci_hv_exit *exit, struct cci_hv_caps *caps, cc_error *err)
 {
-    if (exit->kind == CCI_HV_EXIT_IO_OUT && exit->addr == CCI_KVM_PROBE_PORT && exit->size == 1 &&
-        exit->data[0] == CCI_KVM_PROBE_ANSWER)
+    bool answered = exit->kind == CCI_HV_EXIT_IO_OUT && exit->addr == CCI_KVM_PROBE_PORT && exit->size == 1;
+    unsigned answer = answered ? exit->data[0] : 0;
+    caps->xsave = answer == CCI_KVM_PROBE_ANSWER;
+    if (answer == CCI_KVM_PROBE_ANSWER || answer == CCI_KVM_PROBE_NO_XSAVE)
         return CC_OK;
     const char *how = exit->kind == CCI_HV_EXIT_KICKED     ? "it hung"
                       : exit->kind == CCI_HV_EXIT_SHUTDOWN ? "it crashed"
@@ -115,7 +130,8 @@ static cc_error_code cci_kvm_probe_judge(const struct cci_hv_exit *exit, cc_erro
                     how);
 }
 
-static cc_error_code cci_kvm_probe_guest(struct cci_hv_vm *vm, uint8_t *ram, cc_error *err)
+static cc_error_code cci_kvm_probe_guest(struct cci_hv_vm *vm, uint8_t *ram, struct cci_hv_caps *caps,
+                                         cc_error *err)
 {
     struct cci_kvm_probe p;
     memset(&p, 0, sizeof(p));
@@ -138,7 +154,7 @@ static cc_error_code cci_kvm_probe_guest(struct cci_hv_vm *vm, uint8_t *ram, cc_
     if (code == CC_OK) {
         cci_monitor_init(&p.monitor);
         if (cci_kvm_probe_run(&p))
-            code = cci_kvm_probe_judge(&p.exit, err);
+            code = cci_kvm_probe_judge(&p.exit, caps, err);
         else
             code = cci_fail_nomem(err);
         cci_monitor_destroy(&p.monitor);
@@ -152,7 +168,7 @@ static cc_error_code cci_kvm_probe(struct cci_hv_caps *caps, cc_error *err)
     memset(caps, 0, sizeof(*caps));
     caps->name = "kvm";
     caps->irqfd = true;
-    const struct cci_hv_config config = {1};
+    const struct cci_hv_config config = {1, true};
     struct cci_hv_vm *vm;
     cc_error_code code = cci_kvm_vm_new(&vm, &config, err);
     if (code != CC_OK)
@@ -160,9 +176,14 @@ static cc_error_code cci_kvm_probe(struct cci_hv_caps *caps, cc_error *err)
     int max = cci_kvm_has(vm->kvm, KVM_CAP_MAX_VCPUS);
     caps->max_cpus = max < 1 ? 4 : (unsigned)CCI_MIN(max, 254); /* xAPIC numbers; 255 is everybody */
     uint8_t *ram = cci_os_ram_map(CCI_KVM_PROBE_RAM);
-    code = ram ? cci_kvm_probe_guest(vm, ram, err) : cci_fail_nomem(err);
-    cci_kvm_vm_free(vm);
+    code = ram ? cci_kvm_probe_guest(vm, ram, caps, err) : cci_fail_nomem(err);
+    if (code == CC_OK)
+        code = cci_kvm_vm_map(vm, 0, 0, ram, 0, err); /* size 0 takes the memory away */
     cci_os_ram_unmap(ram, CCI_KVM_PROBE_RAM);
+    if (code == CC_OK)
+        caps->held = vm;
+    else
+        cci_kvm_vm_free(vm);
     return code;
 }
 

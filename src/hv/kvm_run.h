@@ -73,12 +73,12 @@ static void cci_kvm_vm_free(struct cci_hv_vm *vm)
 
 static cc_error_code cci_kvm_vm_new(struct cci_hv_vm **out, const struct cci_hv_config *config, cc_error *err)
 {
-    (void)config; /* the kernel makes room for CPUs as they come */
     *out = NULL;
     struct cci_hv_vm *vm = cci_mem_zalloc(1, sizeof(*vm));
     if (!vm)
         return cci_fail_nomem(err);
     vm->kvm = vm->fd = CCI_NO_FD;
+    vm->xsave = config->xsave;
     cc_error_code code = cci_kvm_open(&vm->kvm, err);
     if (code == CC_OK)
         code = cci_kvm_check(vm->kvm, err);

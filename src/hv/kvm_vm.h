@@ -16,6 +16,7 @@ struct cci_hv_vm {
     cci_fd kvm;      /* /dev/kvm */
     cci_fd fd;       /* the VM */
     size_t run_size; /* bytes of each vCPU's shared structure */
+    bool xsave;      /* guests are offered XSAVE */
 };
 
 struct cci_hv_vcpu {

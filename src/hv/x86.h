@@ -25,7 +25,7 @@ struct cci_x86_cpuid {
     struct cci_x86_leaf leaf[CCI_X86_MAX_LEAVES];
     unsigned count;
     bool tsc_deadline;   /* in: the local APIC has a timer that compares with the time-stamp counter */
-    bool xcr0_tracked;   /* in: the hypervisor sees the guest's XSETBV, so XSAVE can be offered */
+    bool xsave;          /* in: XSAVE can be offered (see cci_hv_caps) */
     uint32_t tsc_khz;    /* in: the guest's time-stamp counter; 0 if unknown */
 };
 

@@ -96,8 +96,6 @@ static void cci_cpuid_basic(struct cci_x86_cpuid *c, unsigned index, unsigned cp
         l->ecx |= 1u << 31 | 1u << 21; /* a hypervisor is present; the local APIC has an x2APIC mode */
         l->ecx = c->tsc_deadline ? l->ecx | 1u << 24 : l->ecx & ~(1u << 24);
         l->edx = cpus > 1 ? l->edx | 1u << 28 : l->edx & ~(1u << 28); /* ebx has the number of CPUs */
-        if (!c->xcr0_tracked)
-            l->ecx &= ~(1u << 26 | 1u << 12 | 1u << 28 | 1u << 29); /* XSAVE, FMA, AVX, F16C */
     }
 }
 
@@ -120,18 +118,25 @@ static void cci_cpuid_amd(struct cci_x86_cpuid *c, unsigned index, unsigned cpus
     }
 }
 
-/* XSAVE is offered only where the hypervisor follows XCR0; without it the vector extensions that live there go too. */
+/* Where XSAVE cannot be offered, the vector extensions whose registers it would save go too. */
 static void cci_cpuid_xsave(struct cci_x86_cpuid *c)
 {
-    if (c->xcr0_tracked)
+    if (c->xsave)
         return;
     cci_cpuid_drop(c, 0xd);
-    struct cci_x86_leaf *l = cci_cpuid_find(c, 7, 0);
+    struct cci_x86_leaf *l = cci_cpuid_find(c, 1, 0);
+    if (l)
+        l->ecx &= ~(1u << 26 | 1u << 27 | 1u << 12 | 1u << 28 | 1u << 29); /* XSAVE, OSXSAVE, FMA, AVX, F16C */
+    l = cci_cpuid_find(c, 7, 0);
     if (l) {
-        l->ebx &= ~(1u << 5 | 0xdc230000u); /* AVX2 and the AVX-512 family */
-        l->ecx &= ~(1u << 1 | 1u << 6 | 1u << 9 | 1u << 10 | 1u << 11 | 1u << 12 | 1u << 14);
-        l->edx &= ~(3u << 2 | 1u << 8 | 1u << 23);
+        l->eax = 0;                                               /* no further part of this leaf */
+        l->ebx &= ~(1u << 5 | 1u << 14 | 0xdc230000u);            /* AVX2, MPX, the AVX-512 family */
+        l->ecx &= ~(1u << 1 | 1u << 3 | 1u << 4 | 0x5e40u);       /* more of it, and protection keys */
+        l->edx &= ~(3u << 2 | 1u << 8 | 0x3c00000u);              /* more of it, and AMX */
     }
+    l = cci_cpuid_find(c, 0x80000001u, 0);
+    if (l)
+        l->ecx &= ~(1u << 11 | 1u << 15 | 1u << 16); /* XOP, LWP, FMA4 */
 }
 
 static void cci_cpuid_hypervisor(struct cci_x86_cpuid *c)
@@ -159,6 +164,7 @@ static void cci_cpuid_fix(struct cci_x86_cpuid *c, unsigned index, unsigned cpus
     if (cci_cpuid_find(c, 0x1f, 0))
         cci_cpuid_topology(c, 0x1f, index, cpus);
     cci_cpuid_amd(c, index, cpus);
+    cci_cpuid_xsave(c);
     cci_cpuid_xsave(c);
     cci_cpuid_hypervisor(c);
 }

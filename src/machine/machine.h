@@ -39,6 +39,7 @@ enum cci_machine_end {
 
 struct cci_machine_config {
     const struct cci_hv_ops *hv;
+    struct cci_hv_caps caps;     /* what hv->probe said */
     unsigned cpus;               /* 1 to CCI_MACHINE_MAX_CPUS */
     uint64_t ram_bytes;          /* a multiple of 2 MiB, at least 32 MiB */
     bool console;                /* the guest has a serial port */
@@ -195,7 +196,7 @@ static cc_error_code cci_machine_line_init(struct cci_machine *m, struct cci_mac
     line->fd = CCI_NO_FD;
     irq->raise = cci_machine_line_raise;
     irq->ctx = line;
-    if (!m->config.hv->irqfd)
+    if (!m->config.caps.irqfd)
         return CC_OK;
     line->fd = cci_os_eventfd();
     if (line->fd < 0) {
@@ -229,7 +230,7 @@ static cc_error_code cci_machine_add_mmio_device(struct cci_machine *m, const st
 static cc_error_code cci_machine_doorbell(struct cci_machine *m, unsigned index, uint32_t queue, cci_fd fd,
                                           cc_error *err)
 {
-    if (!m->config.hv->ioeventfd)
+    if (!m->config.caps.irqfd)
         return CC_OK;
     uint64_t gpa = CCI_BUS_MMIO_BASE + (uint64_t)index * CCI_BUS_WINDOW + CCI_MACHINE_DOORBELL;
     return m->config.hv->ioeventfd(m->vm, gpa, queue, fd, err);
@@ -291,6 +292,9 @@ static cc_error_code cci_machine_new(struct cci_machine **out, const struct cci_
     if (config->cpus < 1 || config->cpus > CCI_MACHINE_MAX_CPUS)
         return cci_fail(err, CC_ERR_INVALID_ARGUMENT, NULL, "a machine has 1 to %u CPUs, not %u", CCI_MACHINE_MAX_CPUS,
                         config->cpus);
+    if (config->cpus > config->caps.max_cpus)
+        return cci_fail(err, CC_ERR_INVALID_ARGUMENT, NULL, "this host's hypervisor gives a guest at most %u CPUs",
+                        config->caps.max_cpus);
     if (config->ram_bytes < (uint64_t)32 << 20 || config->ram_bytes % CCI_OS_HUGE_PAGE || config->ram_bytes >> 46)
         return cci_fail(err, CC_ERR_INVALID_ARGUMENT, NULL, "the guest's memory has to be a multiple of 2 MiB, and at "
                         "least 32 MiB");
@@ -300,7 +304,7 @@ static cc_error_code cci_machine_new(struct cci_machine **out, const struct cci_
     m->config = *config;
     m->serial_line.fd = CCI_NO_FD;
     cci_monitor_init(&m->monitor);
-    const struct cci_hv_config hv = {config->cpus};
+    const struct cci_hv_config hv = {config->cpus, config->caps.xsave};
     struct cci_irq irq;
     irq.raise = cci_machine_line_raise;
     irq.ctx = &m->serial_line;

@@ -15,6 +15,8 @@ static void test_probe_passes(void)
     CHECK(caps.max_cpus >= 4);
     CHECK(caps.irqfd);
     CHECK(err.code == CC_OK && !err.message);
+    CHECK(caps.held);
+    cci_kvm_ops()->vm_free(caps.held);
 }
 
 int main(void)
