@@ -37,7 +37,10 @@ void loop_watch(struct source *s, uint32_t events) {
 
 void loop_close(struct source *s) {
     if (s->fd < 0) return;
-    close(s->fd); /* no child shares our ends, so this takes it out of the set as well */
+    /* Closing alone does not take it out of the set while somebody shares the open file, and a child
+       does for a moment: execve wakes a vfork parent before it closes what is close-on-exec. */
+    if (s->ready) epoll_ctl(epoll_fd, EPOLL_CTL_DEL, s->fd, NULL);
+    close(s->fd);
     s->fd = -1;
     s->ready = NULL;
 }
