@@ -144,14 +144,6 @@ static void cci_virtio_fail(struct cci_virtio_dev *d, const char *why)
         cci_virtio_interrupt(d, CCI_VIRTIO_INT_CONFIG);
 }
 
-/* The host changed d->config. Mutex held. */
-static void cci_virtio_config_changed(struct cci_virtio_dev *d)
-{
-    d->generation++;
-    if (d->status & CCI_VIRTIO_DRIVER_OK)
-        cci_virtio_interrupt(d, CCI_VIRTIO_INT_CONFIG);
-}
-
 /* ---- Queues, with the mutex held ------------------------------------------------------------------------- */
 
 /* Takes the next chain of queue q, if the device may run. A bad one fails the device, and reads as none. */
@@ -219,7 +211,7 @@ static void cci_virtio_notify(struct cci_virtio_dev *d, unsigned q)
         d->ops->settle(d);
 }
 
-/* ---- Stopping and going on ------------------------------------------------------------------------------- */
+/* ---- Stopping ------------------------------------------------------------------------------------------- */
 
 /* Work on one chain goes on outside the mutex: begin and end, mutex held. */
 static void cci_virtio_begin(struct cci_virtio_dev *d)
@@ -241,25 +233,12 @@ static void cci_virtio_stop_locked(struct cci_virtio_dev *d)
         (void)cci_cond_wait(&d->idle, &d->mutex, CCI_FOREVER);
 }
 
-/* The same, from outside: on return the device does not touch guest RAM until cci_virtio_resume. */
+/* The same, from outside: from here on the device does not touch guest RAM, until cci_virtio_resume (state.h). */
 static void cci_virtio_quiesce(struct cci_virtio_dev *d)
 {
     cci_mutex_lock(&d->mutex);
     cci_virtio_stop_locked(d);
     cci_mutex_unlock(&d->mutex);
-}
-
-/* Goes on after cci_virtio_quiesce: looks at every queue, since doorbells may have rung in vain, and repeats an
- * interrupt that a restored driver has not seen. */
-static void cci_virtio_resume(struct cci_virtio_dev *d)
-{
-    cci_mutex_lock(&d->mutex);
-    bool going = --d->stopped == 0;
-    cci_mutex_unlock(&d->mutex);
-    for (unsigned q = 0; going && q < d->ops->queues; q++)
-        cci_virtio_ring(d, q);
-    if (__atomic_load_n(&d->interrupts, __ATOMIC_SEQ_CST))
-        cci_irq_raise(&d->irq);
 }
 
 /* ---- What the driver does through the transport; mutex held ---------------------------------------------- */
@@ -356,6 +335,7 @@ static void cci_virtio_config_write(struct cci_virtio_dev *d, uint64_t offset, c
         if (!(d->config_writable >> (offset + i) & 1))
             return;
     memcpy(d->config + offset, data, n);
+    d->generation++;
     if (d->ops->config_written)
         d->ops->config_written(d, (unsigned)offset, n);
 }

@@ -7,6 +7,9 @@
  * ready 4, three addresses 8 each, next_avail 4, next_used 4; then whatever ops->save writes. RAM is saved by others
  * and must be back before a restore.
  *
+ * cci_virtio_quiesce, cci_virtio_save or cci_virtio_restore, cci_virtio_resume: in this order, on the old device as on
+ * the new one.
+ *
  * A checkpoint file may be damaged or hostile: restore checks what the registers would have checked, and an error
  * leaves a device that a reset makes whole again.
  */
@@ -17,6 +20,19 @@
 
 #define CCI_VIRTIO_STATE_MAGIC 0x76656476u /* "vdev" */
 #define CCI_VIRTIO_STATE_VERSION 1u
+
+/* Goes on after cci_virtio_quiesce: looks at every queue, since doorbells may have rung in vain, and repeats an
+ * interrupt that a restored driver has not seen. */
+static void cci_virtio_resume(struct cci_virtio_dev *d)
+{
+    cci_mutex_lock(&d->mutex);
+    bool going = --d->stopped == 0;
+    cci_mutex_unlock(&d->mutex);
+    for (unsigned q = 0; going && q < d->ops->queues; q++)
+        cci_virtio_ring(d, q);
+    if (__atomic_load_n(&d->interrupts, __ATOMIC_SEQ_CST))
+        cci_irq_raise(&d->irq);
+}
 
 static void cci_virtio_put32(struct cci_buf *out, uint32_t v)
 {

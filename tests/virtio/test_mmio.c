@@ -296,21 +296,13 @@ static void test_config_space(void)
     cci_virtio_mmio_write(&f.p.dev, 0x10c, b, 4);
     cci_virtio_mmio_write(&f.p.dev, 0xffffffffffffffffu, b, 8);
     CHECK_EQ_INT(f.p.config_writes, 0);
+    uint32_t generation = drv_get(&f.d, CCI_VIRTIO_REG_CONFIG_GENERATION);
     CHECK_EQ_INT(drv_config(&f.d, 8, 4), 0x0c0b0a09);
     cci_virtio_mmio_write(&f.p.dev, 0x108, b, 4);
     cci_virtio_mmio_write(&f.p.dev, 0x109, b, 1);
     CHECK_EQ_INT(f.p.config_writes, 2);
+    CHECK_EQ_INT(drv_get(&f.d, CCI_VIRTIO_REG_CONFIG_GENERATION), generation + 2);
     CHECK_EQ_INT(drv_config(&f.d, 8, 4), 0xddccaaaa);
-    CHECK(drv_start(&f.d, DRV_ALL, 8));
-    uint32_t generation = drv_get(&f.d, CCI_VIRTIO_REG_CONFIG_GENERATION);
-    (void)drv_irqs(&f.vm);
-    cci_mutex_lock(&f.p.dev.mutex);
-    f.p.dev.config[0] = 77;
-    cci_virtio_config_changed(&f.p.dev);
-    cci_mutex_unlock(&f.p.dev.mutex);
-    CHECK(drv_get(&f.d, CCI_VIRTIO_REG_CONFIG_GENERATION) != generation);
-    CHECK_EQ_INT(drv_irqs(&f.vm), 1);
-    CHECK_EQ_INT(drv_ack(&f.d), CCI_VIRTIO_INT_CONFIG);
     teardown(&f);
 }
 
