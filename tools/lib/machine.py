@@ -255,7 +255,8 @@ class Machine:
 
 
 def _ram(setup, path, share):
-    return ["-object", f"memory-backend-file,id=ram,size={setup.memory}M,mem-path={path},share={share}"]
+    # reserve=off: the memory is larger than some hosts', and only what the machine touches is ever used
+    return ["-object", f"memory-backend-file,id=ram,size={setup.memory}M,mem-path={path},share={share},reserve=off"]
 
 
 def shares(writable):
@@ -329,7 +330,7 @@ def resume(setup, initrd, directory, writable, job):
 
 def boot(setup, initrd, writable, job):
     """Starts the job in a machine booted anew."""
-    memory = ["-object", f"memory-backend-ram,id=ram,size={setup.memory}M"]
+    memory = ["-object", f"memory-backend-ram,id=ram,size={setup.memory}M,reserve=off"]
     machine = Machine(setup.command(initrd) + memory + shares(writable))
     try:
         machine.wait_for(b"r", BOOT_SECONDS)
