@@ -395,6 +395,12 @@ static cci_fd cci_os_tmpfile(const char *dir)
     return -EEXIST;
 }
 
+/* An unnamed file in memory, gone when it is closed; the name shows in /proc only. */
+static cci_fd cci_os_memfd(const char *name)
+{
+    return (cci_fd)cci_os_result(syscall(SYS_memfd_create, name, 1L /* CLOEXEC */));
+}
+
 static int cci_os_ioctl(cci_fd fd, unsigned long request, void *arg)
 {
     long r;
@@ -527,6 +533,18 @@ static unsigned cci_os_cpu_count(void)
     return n ? n : 1;
 }
 
+/* Bytes of memory that this host has; 0 if it does not say. */
+static uint64_t cci_os_memory(void)
+{
+    /* The kernel's struct sysinfo: uptime, loads[3], totalram, ..., mem_unit (a 32-bit number) at byte 104. */
+    uint64_t info[16] = {0};
+    uint32_t unit;
+    if (syscall(SYS_sysinfo, info) < 0)
+        return 0;
+    memcpy(&unit, (const uint8_t *)info + 104, sizeof(unit));
+    return info[4] * unit;
+}
+
 /* A counter that can be waited for: written and read as one 64-bit number, non-blocking. */
 static cci_fd cci_os_eventfd(void)
 {
@@ -544,6 +562,21 @@ static bool cci_os_eventfd_take(cci_fd fd)
 {
     uint64_t n;
     return cci_os_read(fd, &n, sizeof(n)) == (int64_t)sizeof(n);
+}
+
+/* A descriptor that becomes readable once, `ns` from now. */
+static cci_fd cci_os_timer(uint64_t ns)
+{
+    struct {
+        struct cci_os_timespec interval, value;
+    } when = {{0, 0}, {(int64_t)(ns / 1000000000u), (int64_t)(ns % 1000000000u)}};
+    cci_fd fd = (cci_fd)cci_os_result(syscall(SYS_timerfd_create, 1L, (long)(CCI_OS_O_CLOEXEC | CCI_OS_NONBLOCK)));
+    if (fd < 0)
+        return fd;
+    long r = cci_os_result(syscall(SYS_timerfd_settime, (long)fd, 0L, &when, NULL));
+    if (r < 0)
+        cci_os_close(fd);
+    return r < 0 ? (cci_fd)r : fd;
 }
 
 #endif

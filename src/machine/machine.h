@@ -263,6 +263,7 @@ static void cci_machine_stop(struct cci_machine *m)
             cci_thread_join(&m->cpu[i].thread);
         m->cpu[i].has_thread = false;
     }
+    cci_serial_flush(&m->serial);
 }
 
 static void cci_machine_free(struct cci_machine *m)
@@ -334,10 +335,14 @@ static cc_error_code cci_machine_load(struct cci_machine *m, cci_fd kernel, cons
     for (unsigned i = 0; i < m->devices; i++)
         device[i] = (struct cci_acpi_device){CCI_BUS_MMIO_BASE + i * CCI_BUS_WINDOW, m->line[i].gsi};
     const struct cci_acpi_config acpi = {m->config.cpus, m->config.console, device, m->devices};
-    struct cci_buf tables = {NULL, 0, 0, false};
+    struct cci_buf tables = {NULL, 0, 0, false}, line = {NULL, 0, 0, false};
     struct cci_boot_kernel loaded;
     struct cci_boot_initrd place;
     cc_error_code code = cci_acpi_build(&tables, &acpi, err);
+    /* With one CPU the kernel would patch every lock prefix out of its own code, which takes longer than it saves. */
+    if (!cci_buf_str(&line, cmdline) || !cci_buf_str(&line, m->config.cpus == 1 ? " noreplace-smp" : "") ||
+        !cci_buf_add(&line, NULL, 1))
+        code = cci_fail_nomem(err);
     if (code == CC_OK)
         code = cci_boot_load_kernel(kernel, kernel_path, &m->mem, &loaded, err);
     if (code == CC_OK)
@@ -345,7 +350,8 @@ static cc_error_code cci_machine_load(struct cci_machine *m, cci_fd kernel, cons
     if (code == CC_OK && place.size)
         code = cci_initrd_write(initrd, cci_gmem_at(&m->mem, place.gpa, place.size), err);
     if (code == CC_OK)
-        code = cci_boot_finish(&m->mem, &loaded, &place, cmdline, &tables, start, err);
+        code = cci_boot_finish(&m->mem, &loaded, &place, (const char *)line.p, &tables, start, err);
+    cci_buf_free(&line);
     cci_buf_free(&tables);
     return code;
 }

@@ -208,6 +208,20 @@ static const struct cci_bus_ops *cci_serial_ops(void)
     return &ops;
 }
 
+/* Hands out a line that has no end yet: the machine has ended, and there will be no more. */
+static void cci_serial_flush(struct cci_serial *s)
+{
+    char line[CCI_SERIAL_LINE];
+    cci_mutex_lock(&s->mutex);
+    size_t n = s->line_n;
+    memcpy(line, s->line, n);
+    line[n] = '\0';
+    s->line_n = 0;
+    cci_mutex_unlock(&s->mutex);
+    if (n && s->line_fn)
+        s->line_fn(s->line_ctx, line);
+}
+
 /* The end of the console in a fresh string, at most `max` bytes, from the start of a line; NULL without memory. */
 static char *cci_serial_tail(struct cci_serial *s, size_t max)
 {
