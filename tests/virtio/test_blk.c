@@ -1,6 +1,5 @@
 // @sanitize address,undefined
 // @sanitize thread
-// @flags -Wno-tsan
 // @timeout 120
 /*
  * The block device: every request type, chains cut in every way, disks of several segments, requests that have to
@@ -12,9 +11,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "driver.h"
+
 #include "../../src/virtio/blk.h"
 #include "../check.h"
-#include "driver.h"
 
 #define DISK_SECTORS 4096u
 
