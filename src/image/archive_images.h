@@ -351,7 +351,7 @@ static cc_error_code cci_archive_choose_marked(struct cci_archive_images *l, boo
     for (size_t i = 0; i < l->count && !code; i++) {
         marked[i] = !reference || (named && cci_archive_image_is(&l->at[i], &ref));
         count += marked[i];
-        if (marked[i] && (l->count > 1 || want))
+        if (marked[i])
             code = cci_archive_image_platform(l->archive, &l->at[i], err);
     }
     if (code)
@@ -363,13 +363,11 @@ static cc_error_code cci_archive_choose_marked(struct cci_archive_images *l, boo
         return cci_fail(err, CC_ERR_IO, l->archive->path, "no image in the file is called \"%.200s\"; it holds %s", reference,
                         list);
     }
-    if (count > 1 || want) {
-        cci_archive_images_spell(l, marked, list, sizeof(list));
-        count = cci_archive_mark_platform(l, marked, &platform);
-        if (count == 0)
-            return cci_fail(err, CC_ERR_IO, l->archive->path, "no image in the file is for %s; it holds %s",
-                            cci_platform_spell(&platform).text, list);
-    }
+    cci_archive_images_spell(l, marked, list, sizeof(list));
+    count = cci_archive_mark_platform(l, marked, &platform);
+    if (count == 0)
+        return cci_fail(err, CC_ERR_IO, l->archive->path, "no image in the file is for %s; it holds %s",
+                        cci_platform_spell(&platform).text, list);
     if (count > 1) {
         cci_archive_images_spell(l, marked, list, sizeof(list));
         return cci_fail(err, CC_ERR_IO, l->archive->path,
@@ -381,8 +379,8 @@ static cc_error_code cci_archive_choose_marked(struct cci_archive_images *l, boo
 }
 
 /*
- * Chooses one image: by `reference`, or NULL; then by platform: `want`, or, when NULL, this host's if there are several,
- * while an only image is taken whatever it is for. An error lists what there is.
+ * Chooses one image: by `reference`, if not NULL, and by platform: `want`, or this host's when NULL. An error lists what
+ * there is.
  */
 static cc_error_code cci_archive_choose(struct cci_archive_images *l, const char *reference,
                                         const struct cci_platform *want, size_t *chosen, cc_error *err)

@@ -43,14 +43,17 @@ static struct cci_platform cci_platform_make(const char *os, const char *arch, c
     return p;
 }
 
+/* The architecture of this host, and so of its guests. */
+#if defined(__aarch64__) || defined(_M_ARM64)
+#define CCI_PLATFORM_ARCH "arm64"
+#else
+#define CCI_PLATFORM_ARCH "amd64"
+#endif
+
 /* What guests on this host are. */
 static struct cci_platform cci_platform_host(void)
 {
-#if defined(__aarch64__) || defined(_M_ARM64)
-    return cci_platform_make("linux", "arm64", NULL);
-#else
-    return cci_platform_make("linux", "amd64", NULL);
-#endif
+    return cci_platform_make("linux", CCI_PLATFORM_ARCH, NULL);
 }
 
 static struct cci_platform_text cci_platform_spell(const struct cci_platform *p)
@@ -63,10 +66,12 @@ static struct cci_platform_text cci_platform_spell(const struct cci_platform *p)
 
 /*
  * How well an image for `have` serves somebody who wants `want`: 0 not at all, 2 exactly, 1 in another variant, which
- * somebody takes who asked for none in particular.
+ * somebody takes who asked for none in particular, or when the image says nothing.
  */
 static int cci_platform_fit(const struct cci_platform *have, const struct cci_platform *want)
 {
+    if (!have->os[0] && !have->arch[0])
+        return 1;
     if (strcmp(have->os, want->os) != 0 || strcmp(have->arch, want->arch) != 0)
         return 0;
     if (strcmp(have->variant, want->variant) == 0)

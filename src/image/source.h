@@ -291,9 +291,8 @@ static char *cci_source_split(const char *path, const char **reference)
 }
 
 /*
- * Loads an image from a tar, `path` with an optional colon and reference behind it. `want` NULL: this host's platform if
- * there are several, while an only image is taken whatever it is for. *wait is looked at throughout. Free the image with
- * cci_image_free; it keeps the store.
+ * Loads an image from a tar, `path` with an optional colon and reference behind it. `want` NULL is this host's platform.
+ * *wait is looked at throughout. Free the image with cci_image_free; it keeps the store.
  */
 static cc_error_code cci_image_load_tar(struct cci_store *store, const char *path, const struct cci_platform *want,
                                         const struct cci_wait *wait, struct cci_image **out, cc_error *err)
