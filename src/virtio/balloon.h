@@ -6,10 +6,10 @@
  * inflate (num_pages stays 0); a guest that inflates all the same is taken at its word. DEFLATE_ON_OOM lets it take
  * such pages back whenever it wants.
  *
- * Queues: 0 inflate and 1 deflate, whose chains are lists of 32-bit page numbers to read; and the reporting queue, whose
- * chains are the free ranges themselves, as pieces to write. The specification numbers it 4 even where queues 2 and 3
- * do not exist (they belong to features that are not offered here), but most versions of Linux count only the queues
- * that they use and take 2. So every queue from 2 on is a reporting queue.
+ * Queues: 0 inflate and 1 deflate, whose chains are lists of 32-bit page numbers to read; and the reporting queue,
+ * whose chains are the free ranges themselves, as pieces to write. The specification numbers it 4 even where queues 2
+ * and 3 do not exist (they belong to features that are not offered here), but most versions of Linux count only the
+ * queues that they use and take 2. So every queue from 2 on is a reporting queue.
  *
  * Only whole pages of the host that lie within RAM are given back. A list of page numbers is followed for
  * CCI_BALLOON_PAGES entries; what lies behind stays as it is, which is always allowed.
@@ -22,9 +22,9 @@
 #define CCI_BALLOON_QUEUE_SIZE 64
 #define CCI_BALLOON_INFLATE 0
 #define CCI_BALLOON_DEFLATE 1
-#define CCI_BALLOON_PAGE 4096u      /* of the lists, and of the host */
-#define CCI_BALLOON_PAGES 4096u     /* of one list */
-#define CCI_BALLOON_CONFIG_SIZE 8   /* num_pages 4, actual 4 */
+#define CCI_BALLOON_PAGE 4096u    /* of the lists, and of the host */
+#define CCI_BALLOON_PAGES 4096u   /* of one list */
+#define CCI_BALLOON_CONFIG_SIZE 8 /* num_pages 4, actual 4 */
 #define CCI_BALLOON_F_DEFLATE_ON_OOM ((uint64_t)1 << 2)
 #define CCI_BALLOON_F_REPORTING ((uint64_t)1 << 5)
 

@@ -30,11 +30,11 @@
 #define CCI_BLK_QUEUE_SIZE 128
 #define CCI_BLK_SEG_MAX (CCI_BLK_QUEUE_SIZE - 2) /* data pieces of a request: header and status also take one each */
 #define CCI_BLK_ID_SIZE 20u
-#define CCI_BLK_RANGES 32u            /* of one discard or write-zeroes request */
-#define CCI_BLK_RANGE_SIZE 16u        /* sector 8, sectors 4, flags 4 */
-#define CCI_BLK_RANGE_MAX 0x400000u   /* sectors: 2 GiB */
-#define CCI_BLK_SLOW_NS 2000000u      /* a write that took longer was held back */
-#define CCI_BLK_AVOID_NS 1000000000u  /* how long the I/O thread then makes no writes */
+#define CCI_BLK_RANGES 32u           /* of one discard or write-zeroes request */
+#define CCI_BLK_RANGE_SIZE 16u       /* sector 8, sectors 4, flags 4 */
+#define CCI_BLK_RANGE_MAX 0x400000u  /* sectors: 2 GiB */
+#define CCI_BLK_SLOW_NS 2000000u     /* a write that took longer was held back */
+#define CCI_BLK_AVOID_NS 1000000000u /* how long the I/O thread then makes no writes */
 
 #define CCI_BLK_F_SEG_MAX ((uint64_t)1 << 2)
 #define CCI_BLK_F_RO ((uint64_t)1 << 5)

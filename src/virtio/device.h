@@ -12,7 +12,8 @@
  * the driver reads it at every interrupt and should not wait for a request that the I/O thread is serving.
  *
  * Stopping. Chains that are being worked on outside the mutex are counted in `in_flight`. cci_virtio_quiesce stops
- * taking new chains and waits for these; then guest RAM is no longer touched, and a reset, a save or the end may follow.
+ * taking new chains and waits for these; then guest RAM is no longer touched, and a reset, a save or the end may
+ * follow.
  *
  * Failing. A driver that breaks the rules gets DEVICE_NEEDS_RESET and a configuration interrupt (section 2.1.2); until
  * it resets the device nothing more is served. The process carries on.
@@ -103,8 +104,8 @@ struct cci_virtio_dev {
     uint32_t generation; /* of the configuration space */
     uint8_t config[CCI_VIRTIO_CONFIG];
     unsigned config_size;
-    uint64_t config_writable; /* bit n: the driver may write byte n */
-    const char *why;          /* what the driver did wrong last; NULL if nothing */
+    uint64_t config_writable;                             /* bit n: the driver may write byte n */
+    const char *why;                                      /* what the driver did wrong last; NULL if nothing */
     void (*on_fail)(void *ctx, struct cci_virtio_dev *d); /* or NULL: told of a new `why`; mutex held */
     void *on_fail_ctx;
     struct cci_virtio_queue queue[CCI_VIRTIO_QUEUES];
@@ -273,8 +274,8 @@ static void cci_virtio_set_status(struct cci_virtio_dev *d, uint8_t value)
     }
     uint8_t added = (uint8_t)(value & ~(d->status | CCI_VIRTIO_NEEDS_RESET));
     if ((added & CCI_VIRTIO_FEATURES_OK) && !cci_virtio_features_ok(d))
-        added &= (uint8_t)~(unsigned)(CCI_VIRTIO_FEATURES_OK | CCI_VIRTIO_DRIVER_OK);
-    d->status |= added & (uint8_t)~(unsigned)CCI_VIRTIO_DRIVER_OK;
+        added &= (uint8_t) ~(unsigned)(CCI_VIRTIO_FEATURES_OK | CCI_VIRTIO_DRIVER_OK);
+    d->status |= added & (uint8_t) ~(unsigned)CCI_VIRTIO_DRIVER_OK;
     if (!(added & CCI_VIRTIO_DRIVER_OK))
         return;
     if (!(d->status & CCI_VIRTIO_FEATURES_OK)) {

@@ -56,11 +56,11 @@ struct cci_vq {
 
 /* One chain, as host memory. */
 struct cci_vq_chain {
-    uint16_t head;       /* its name on the rings */
-    uint16_t out_count;  /* pieces to read: iov[0 .. out_count) */
-    uint16_t in_count;   /* pieces to write: iov[out_count .. out_count + in_count) */
-    uint32_t out_len;    /* bytes to read */
-    uint32_t in_len;     /* bytes to write; out_len + in_len fits 32 bits too */
+    uint16_t head;                    /* its name on the rings */
+    uint16_t out_count;               /* pieces to read: iov[0 .. out_count) */
+    uint16_t in_count;                /* pieces to write: iov[out_count .. out_count + in_count) */
+    uint32_t out_len;                 /* bytes to read */
+    uint32_t in_len;                  /* bytes to write; out_len + in_len fits 32 bits too */
     struct cci_iovec iov[CCI_VQ_MAX]; /* no piece is empty */
 };
 

@@ -52,9 +52,9 @@ static cc_error_code cci_virtio_save(struct cci_virtio_dev *d, struct cci_buf *o
 {
     cci_mutex_lock(&d->mutex);
     const uint32_t interrupts = __atomic_load_n(&d->interrupts, __ATOMIC_SEQ_CST);
-    const uint32_t head[] = {CCI_VIRTIO_STATE_MAGIC, CCI_VIRTIO_STATE_VERSION, d->ops->id,      d->ops->queues, d->status,
-                             interrupts,             d->generation,            d->offered_sel, d->features_sel,
-                             d->queue_sel};
+    const uint32_t head[] = {
+        CCI_VIRTIO_STATE_MAGIC, CCI_VIRTIO_STATE_VERSION, d->ops->id,      d->ops->queues, d->status, interrupts,
+        d->generation,          d->offered_sel,           d->features_sel, d->queue_sel};
     for (unsigned i = 0; i < CCI_COUNT(head); i++)
         cci_virtio_put32(out, head[i]);
     cci_virtio_put64(out, d->features);

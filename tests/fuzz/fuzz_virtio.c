@@ -63,8 +63,9 @@ static void once(void)
     cci_pool_init(&pool);
     disk_rw.writable = true;
     /* The last segment is longer than its file: what a truncated store file looks like. */
-    if (!cci_disk_add(&disk_rw, disk_file(), 4096, SECTORS * 512) || !cci_disk_add(&disk_ro, disk_file(), 512, 3 * 512) ||
-        !cci_disk_add(&disk_ro, disk_file(), 0, 40 * 512) || !cci_disk_add(&disk_ro, disk_file(), 4096, 2 * SECTORS * 512))
+    if (!cci_disk_add(&disk_rw, disk_file(), 4096, SECTORS * 512) ||
+        !cci_disk_add(&disk_ro, disk_file(), 512, 3 * 512) || !cci_disk_add(&disk_ro, disk_file(), 0, 40 * 512) ||
+        !cci_disk_add(&disk_ro, disk_file(), 4096, 2 * SECTORS * 512))
         abort();
 }
 
@@ -96,7 +97,8 @@ static void on_accept(void *ctx, struct cci_stream *s, uint32_t peer_port)
     keep(ctx, s);
 }
 
-/* ---- Devices ------------------------------------------------------------------------------------------------------ */
+/* ---- Devices ------------------------------------------------------------------------------------------------------
+ */
 
 static void device_init(struct machine *m)
 {
@@ -119,7 +121,8 @@ static void device_init(struct machine *m)
             abort();
         break;
     default:
-        cci_blk_init(&m->u.blk, m->kind == BLK_RO ? &disk_ro : &disk_rw, "fuzz", m->kind == BLK_VOLATILE, &pool, &m->mem, irq);
+        cci_blk_init(&m->u.blk, m->kind == BLK_RO ? &disk_ro : &disk_rw, "fuzz", m->kind == BLK_VOLATILE, &pool,
+                     &m->mem, irq);
         m->dev = &m->u.blk.dev;
         break;
     }
@@ -158,7 +161,8 @@ static void save_restore(struct machine *m, struct cci_view *in, bool tamper)
     cci_buf_free(&state);
 }
 
-/* ---- The driver ---------------------------------------------------------------------------------------------------- */
+/* ---- The driver ----------------------------------------------------------------------------------------------------
+ */
 
 static void set32(struct machine *m, unsigned reg, uint32_t value)
 {

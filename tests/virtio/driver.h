@@ -34,7 +34,7 @@
 
 struct drv_vm {
     struct cci_gmem mem;
-    uint64_t next;  /* free RAM begins here */
+    uint64_t next;   /* free RAM begins here */
     unsigned raised; /* interrupts; atomic */
 };
 

@@ -105,9 +105,8 @@ static void test_partial_pages(void)
 {
     struct fixture f;
     setup(&f);
-    const struct drv_buf b[] = {{f.base + 100, PAGE, true},
-                                {f.base + 10 * PAGE - 1, 2 * PAGE, true},
-                                {f.base + 20 * PAGE, PAGE - 1, true}};
+    const struct drv_buf b[] = {
+        {f.base + 100, PAGE, true}, {f.base + 10 * PAGE - 1, 2 * PAGE, true}, {f.base + 20 * PAGE, PAGE - 1, true}};
     give(&f, 2, b, 3);
     CHECK(gone_are(&f, 10, 11));
     const struct drv_buf readable[] = {{f.base, 4 * PAGE, false}};

@@ -277,7 +277,8 @@ static void test_batch(void)
     teardown(&f);
 }
 
-/* ---- Requests that make no sense ---------------------------------------------------------------------------------- */
+/* ---- Requests that make no sense ----------------------------------------------------------------------------------
+ */
 
 static void test_bad_ranges(void)
 {
@@ -286,8 +287,8 @@ static void test_bad_ranges(void)
     uint64_t buf = drv_alloc(&f.vm, 4096, 16);
     const struct drv_buf in[] = {{buf, 1024, true}}, out[] = {{buf, 1024, false}};
     const struct drv_buf odd_in[] = {{buf, 1000, true}}, odd_out[] = {{buf, 511, false}};
-    static const uint64_t bad[] = {DISK_SECTORS - 1, DISK_SECTORS, DISK_SECTORS + 1, UINT64_MAX, UINT64_MAX / 512,
-                                   UINT64_MAX / 512 + 1, (uint64_t)1 << 55, (uint64_t)1 << 63};
+    static const uint64_t bad[] = {DISK_SECTORS - 1, DISK_SECTORS,         DISK_SECTORS + 1,  UINT64_MAX,
+                                   UINT64_MAX / 512, UINT64_MAX / 512 + 1, (uint64_t)1 << 55, (uint64_t)1 << 63};
     for (unsigned i = 0; i < CCI_COUNT(bad); i++) {
         CHECK_EQ_INT(request(&f, CCI_BLK_T_IN, bad[i], in, 1, DRV_DIRECT).status, CCI_BLK_S_IOERR);
         struct result r = request(&f, CCI_BLK_T_OUT, bad[i], out, 1, DRV_DIRECT);
@@ -321,8 +322,8 @@ static void test_bad_discards(void)
         uint32_t sectors, flags;
         unsigned status;
     } bad[] = {
-        {DISK_SECTORS, 1, 0, CCI_BLK_S_IOERR},     {0, DISK_SECTORS + 1, 0, CCI_BLK_S_IOERR},
-        {0, UINT32_MAX, 0, CCI_BLK_S_IOERR},       {UINT64_MAX, 1, 0, CCI_BLK_S_IOERR},
+        {DISK_SECTORS, 1, 0, CCI_BLK_S_IOERR},      {0, DISK_SECTORS + 1, 0, CCI_BLK_S_IOERR},
+        {0, UINT32_MAX, 0, CCI_BLK_S_IOERR},        {UINT64_MAX, 1, 0, CCI_BLK_S_IOERR},
         {(uint64_t)1 << 55, 8, 0, CCI_BLK_S_IOERR}, {0, 8, 2, CCI_BLK_S_UNSUPP},
     };
     for (unsigned i = 0; i < CCI_COUNT(bad); i++) {
@@ -466,7 +467,8 @@ static void test_without_memory(void)
     teardown(&f);
 }
 
-/* ---- Threads ------------------------------------------------------------------------------------------------------ */
+/* ---- Threads ------------------------------------------------------------------------------------------------------
+ */
 
 /* On a real loop with both pool threads busy: a model check with many requests under way, each to its own place. */
 static void traffic(struct fixture *f, unsigned rounds)
@@ -671,7 +673,8 @@ static void test_reset_in_flight(void)
     setup_rw(&f);
     gate_close(&gate, jobs, &f.pool);
     for (unsigned i = 0; i < 3; i++) {
-        const struct drv_buf b[] = {{put_header(&f.d, CCI_BLK_T_FLUSH, 0), 16, false}, {drv_alloc(&f.vm, 1, 1), 1, true}};
+        const struct drv_buf b[] = {{put_header(&f.d, CCI_BLK_T_FLUSH, 0), 16, false},
+                                    {drv_alloc(&f.vm, 1, 1), 1, true}};
         (void)drv_add(&f.d, 0, b, 2, DRV_DIRECT);
     }
     drv_kick_hard(&f.d, 0);

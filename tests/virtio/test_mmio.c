@@ -169,8 +169,8 @@ static void test_features(void)
 {
     struct fixture f;
     setup(&f);
-    CHECK(!drv_negotiate(&f.d, CCI_VIRTIO_F_EVENT_IDX));            /* not version 1 */
-    CHECK(!drv_negotiate(&f.d, CCI_VIRTIO_F_VERSION_1 | 1u << 6));  /* not offered */
+    CHECK(!drv_negotiate(&f.d, CCI_VIRTIO_F_EVENT_IDX));           /* not version 1 */
+    CHECK(!drv_negotiate(&f.d, CCI_VIRTIO_F_VERSION_1 | 1u << 6)); /* not offered */
     CHECK(drv_negotiate(&f.d, CCI_VIRTIO_F_VERSION_1));
     drv_set(&f.d, CCI_VIRTIO_REG_DRIVER_FEATURES_SEL, 0); /* too late */
     drv_set(&f.d, CCI_VIRTIO_REG_DRIVER_FEATURES, 32);
@@ -229,7 +229,7 @@ static void test_kick_before_driver_ok(void)
     drv_kick_hard(&f.d, 0);
     CHECK_EQ_INT(f.p.notified, 0);
     drv_ok(&f.d);
-    drv_kick_hard(&f.d, 1); /* not set up */
+    drv_kick_hard(&f.d, 1);                        /* not set up */
     drv_set(&f.d, CCI_VIRTIO_REG_QUEUE_NOTIFY, 2); /* does not exist */
     drv_set(&f.d, CCI_VIRTIO_REG_QUEUE_NOTIFY, UINT32_MAX);
     CHECK_EQ_INT(f.p.notified, 0);
@@ -345,7 +345,8 @@ static void refill_notify(struct cci_virtio_dev *d, unsigned q)
     cci_virtio_serve(d, q, refill_chain);
 }
 
-static const struct cci_virtio_ops refill_ops = {.name = "refill", .id = 43, .queues = 1, .queue_size = 8, .notify = refill_notify};
+static const struct cci_virtio_ops refill_ops = {
+    .name = "refill", .id = 43, .queues = 1, .queue_size = 8, .notify = refill_notify};
 
 static void test_endless_driver(void)
 {

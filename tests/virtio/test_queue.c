@@ -11,7 +11,8 @@ static void sink_notify(struct cci_virtio_dev *d, unsigned q)
     (void)q; /* the tests take the chains themselves */
 }
 
-static const struct cci_virtio_ops sink_ops = {.name = "sink", .id = 42, .queues = 1, .queue_size = 256, .notify = sink_notify};
+static const struct cci_virtio_ops sink_ops = {
+    .name = "sink", .id = 42, .queues = 1, .queue_size = 256, .notify = sink_notify};
 
 struct fixture {
     struct drv_vm vm;
@@ -257,7 +258,8 @@ static void test_empty_pieces(void)
     struct fixture f;
     setup(&f, DRV_ALL, 8);
     uint64_t buf = drv_alloc(&f.vm, 16, 16);
-    const struct drv_buf b[] = {{0, 0, false}, {buf, 4, false}, {UINT64_MAX, 0, true}, {buf + 8, 4, true}, {0, 0, true}};
+    const struct drv_buf b[] = {
+        {0, 0, false}, {buf, 4, false}, {UINT64_MAX, 0, true}, {buf + 8, 4, true}, {0, 0, true}};
     (void)drv_add(&f.d, 0, b, 5, DRV_DIRECT);
     struct cci_vq_chain c;
     CHECK_EQ_INT(cci_vq_pop(f.vq, &c), 1);
