@@ -27,7 +27,9 @@
 struct cci_merge {
     struct cci_tree *tree;
     uint32_t layer;
-    uint32_t steps; /* still to spend */
+    uint32_t steps;        /* still to spend */
+    struct cci_view known; /* a path that led to a directory, mostly the next entry's too, and */
+    uint32_t known_dir;    /* that directory; forgotten when a name is removed */
     cc_error *err;
 };
 
@@ -44,6 +46,12 @@ static cc_error_code cci_merge_spend(struct cci_merge *m)
                         m->layer + 1);
     m->steps--;
     return CC_OK;
+}
+
+static void cci_merge_remove(struct cci_merge *m, uint32_t id)
+{
+    m->known_dir = CCI_TREE_NONE;
+    cci_tree_remove(m->tree, id);
 }
 
 /* Marks a name and the directories above it as this layer's. A marked name's directories are marked. */
@@ -127,8 +135,11 @@ static cc_error_code cci_merge_resolve(struct cci_merge *m, const struct cci_ind
     struct cci_merge_way w;
     w.rest[0] = (struct cci_view){(const uint8_t *)path, n};
     w.depth = w.links = 0;
-    *dir = CCI_TREE_ROOT;
+    *dir = m->known_dir;
     cc_error_code code = CC_OK;
+    if (*dir != CCI_TREE_NONE && n == m->known.n && memcmp(path, m->known.p, n) == 0)
+        return CC_OK;
+    *dir = CCI_TREE_ROOT;
     while (code == CC_OK && *dir != CCI_TREE_NONE) {
         while (w.rest[w.depth].n == 0 && w.depth > 0)
             w.depth--;
@@ -138,6 +149,10 @@ static cc_error_code cci_merge_resolve(struct cci_merge *m, const struct cci_ind
             code = cci_merge_spend(m);
         if (code == CC_OK)
             code = cci_merge_step(m, e, &w, make, dir);
+    }
+    if (code == CC_OK) {
+        m->known = (struct cci_view){(const uint8_t *)path, n};
+        m->known_dir = *dir;
     }
     return code;
 }
@@ -162,7 +177,7 @@ static cc_error_code cci_merge_hide(struct cci_merge *m, uint32_t top, bool keep
 {
     struct cci_tree *t = m->tree;
     if (!keep_top && t->names[top].layer != m->layer) {
-        cci_tree_remove(t, top);
+        cci_merge_remove(m, top);
         return CC_OK;
     }
     for (uint32_t id = t->names[top].first, next; id != CCI_TREE_NONE; id = next) {
@@ -173,7 +188,7 @@ static cc_error_code cci_merge_hide(struct cci_merge *m, uint32_t top, bool keep
             next = cci_tree_walk(t, id, top);
         } else {
             next = cci_tree_skip(t, id, top);
-            cci_tree_remove(t, id);
+            cci_merge_remove(m, id);
         }
     }
     return CC_OK;
@@ -210,7 +225,7 @@ static cc_error_code cci_merge_hardlink(struct cci_merge *m, const struct cci_in
     if (target != id) {
         uint32_t inode = m->tree->names[target].inode;
         if (id != CCI_TREE_NONE)
-            cci_tree_remove(m->tree, id);
+            cci_merge_remove(m, id);
         if (m->tree->inodes[inode].links == 0)
             return cci_merge_fail(m, e, "it is a hard link to something that it replaces");
         code = cci_tree_add(m->tree, dir, (const char *)name.p, name.n, inode, &id, m->err);
@@ -240,7 +255,7 @@ static cc_error_code cci_merge_entry(struct cci_merge *m, const struct cci_index
         cci_tree_inode(t, id)->meta = *e;
     } else {
         if (id != CCI_TREE_NONE)
-            cci_tree_remove(t, id);
+            cci_merge_remove(m, id);
         code = cci_tree_add(t, dir, (const char *)name.p, name.n, cci_tree_new_inode(t, e, m->layer), &id, m->err);
     }
     if (code == CC_OK)
@@ -255,7 +270,7 @@ static cc_error_code cci_merge_entry(struct cci_merge *m, const struct cci_index
 static cc_error_code cci_merge_layer(struct cci_tree *t, uint32_t layer, struct cci_view index, uint64_t *data_blocks,
                                      cc_error *err)
 {
-    struct cci_merge m = {t, layer, CCI_MERGE_MAX_STEPS, err};
+    struct cci_merge m = {t, layer, CCI_MERGE_MAX_STEPS, {NULL, 0}, CCI_TREE_NONE, err};
     struct cci_index_reader r;
     struct cci_index_entry e;
     bool end = false;

@@ -2,7 +2,7 @@
  * tests/image/flatten.c - writes an image's root filesystem as one plain file, for e2fsck and a loop mount.
  *
  *     flatten CACHE OUTPUT DIFFID...     the disk of these layers (hexadecimal digits, lowest first)
- *     flatten --scratch DIR SIZE OUTPUT  a scratch disk of SIZE bytes
+ *     flatten --scratch OUTPUT SIZE      a scratch disk of SIZE bytes
  *
  * Holes stay holes where a segment's file has them.
  */
@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "../../src/image/rootfs.h"
+#include "../../src/image/scratch.h"
 
 static int fail(const char *what, const cc_error *err)
 {
@@ -51,9 +52,22 @@ static int write_disk(struct cci_disk *disk, const char *path)
     return bad;
 }
 
+static int write_scratch(const char *path, uint64_t size, cc_error *err)
+{
+    uint8_t seed[32];
+    int out = open(path, O_RDWR | O_CREAT | O_TRUNC, 0644);
+    if (out < 0 || cci_os_random(seed, sizeof(seed)) < 0)
+        return fail(path, NULL);
+    if (cci_scratch_format(out, size, seed, 1700000000, err))
+        return fail(path, err);
+    return close(out) ? fail(path, NULL) : 0;
+}
+
 int main(int argc, char **argv)
 {
     cc_error err = {0};
+    if (argc == 4 && strcmp(argv[1], "--scratch") == 0)
+        return write_scratch(argv[2], strtoull(argv[3], NULL, 10), &err);
     struct cci_disk disk;
     struct cci_store *store;
     struct cci_layer layers[128];

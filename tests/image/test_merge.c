@@ -194,6 +194,30 @@ static void test_parents_through_links(void)
     expect("usr/[lib/[b=1 c=1] up@../../../usr/lib] lib@usr/lib dangling@not/there not/[there/[d=1]]");
 }
 
+/* What a path led to before is not what it leads to now: links and directories change within a layer. */
+static void test_parents_that_change(void)
+{
+    begin();
+    layer_dir("one");
+    layer_dir("two");
+    layer_symlink("lib", "one");
+    layer_file("lib/a", 1);
+    layer_symlink("lib", "two");
+    layer_file("lib/b", 1);
+    layer_dir("lib");
+    layer_file("lib/c", 1);
+    layer_file("deep/er/d", 1);
+    next();
+    layer_file("deep/er/e", 1);
+    layer_symlink("deep", "one");
+    layer_file("deep/er/f", 1);
+    layer_whiteout("lib/c");
+    layer_whiteout("lib");
+    layer_file("lib/g", 1);
+    next();
+    expect("one/[a=0 er/[f=1]] two/[b=0] deep@one lib/[g=1]");
+}
+
 static void test_hard_links(void)
 {
     begin();
@@ -417,6 +441,7 @@ int main(void)
     RUN(test_directory_keeps_contents_and_takes_metadata);
     RUN(test_later_of_two_in_a_layer_wins);
     RUN(test_parents_through_links);
+    RUN(test_parents_that_change);
     RUN(test_hard_links);
     RUN(test_errors_say_what);
     RUN(test_depth);

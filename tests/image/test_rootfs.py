@@ -250,6 +250,43 @@ def test_layers():
         compare(describe(low), describe(mnt))
 
 
+def test_scratch_below_an_overlay():
+    image, scratch = f"{WORK}/scratch.img", f"{WORK}/scratch"
+    os.makedirs(scratch)
+    os.makedirs(f"{WORK}/over")
+    write(f"{WORK}/lower/dir/file", b"from the image")
+    run(f"{WORK}/flatten", "--scratch", image, str(16 << 30))
+    with Mounted(pack(f"{WORK}/lower", 8)) as mnt:
+        run("mount", "-o", "loop,discard", image, scratch)
+        try:
+            assert sorted(os.listdir(scratch)) == ["upper", "work"]
+            run("mount", "-t", "overlay", "overlay", "-o",
+                f"lowerdir={mnt},upperdir={scratch}/upper,workdir={scratch}/work,"
+                "redirect_dir=off,metacopy=off,index=off", f"{WORK}/over")
+            try:
+                os.unlink(f"{WORK}/over/dir/file")
+                for i in range(3000):
+                    write(f"{WORK}/over/new/{i % 10}/{i}", b"%d" % i)
+                write(f"{WORK}/over/large", os.urandom(1 << 20) * 64)
+                os.setxattr(f"{WORK}/over/large", "user.a", b"b" * 1000)
+            finally:
+                run("umount", f"{WORK}/over")
+        finally:
+            run("umount", scratch)
+    run("e2fsck", "-fn", image)
+    full = os.stat(image).st_blocks * 512
+    run("mount", "-o", "loop,discard", image, scratch)
+    try:
+        with open(f"{scratch}/upper/large", "rb") as f:
+            assert len(f.read()) == 64 << 20
+        os.unlink(f"{scratch}/upper/large")
+        os.sync()
+    finally:
+        run("umount", scratch)
+    run("e2fsck", "-fn", image)
+    assert full > 64 << 20 and os.stat(image).st_blocks * 512 < full - (60 << 20), "discard gave nothing back"
+
+
 def test_a_real_tree():
     want = describe("/etc")
     with Mounted(pack("/etc", 6)) as mnt:
