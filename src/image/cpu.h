@@ -10,7 +10,6 @@
 #define CCI_CPU_SHA256 1u /* SHA-256 rounds */
 #define CCI_CPU_CLMUL 2u  /* carry-less multiplication */
 #define CCI_CPU_CRC32 4u  /* CRC-32 with the polynomial of gzip */
-#define CCI_CPU_BMI2 8u   /* shifts by a register without flags, bit fields */
 
 #if (defined(__x86_64__) || defined(__i386__)) && defined(__GNUC__)
 #define CCI_CPU_X86 1
@@ -29,8 +28,6 @@ static unsigned cci_cpu_features(void)
         features |= CCI_CPU_SHA256;
     if ((base & sse41) && (base & clmul))
         features |= CCI_CPU_CLMUL;
-    if ((b & 1u << 3) && (b & 1u << 8))
-        features |= CCI_CPU_BMI2;
     return features;
 }
 

@@ -31,12 +31,12 @@ enum cci_gunzip_state {
     CCI_GUNZIP_FIXED,      /* the ten bytes that begin a header */
     CCI_GUNZIP_EXTRA_SIZE, /* two bytes, then as many of the extra field */
     CCI_GUNZIP_EXTRA,
-    CCI_GUNZIP_NAME,       /* up to a zero */
+    CCI_GUNZIP_NAME, /* up to a zero */
     CCI_GUNZIP_COMMENT,
     CCI_GUNZIP_HEADER_CRC, /* two bytes */
     CCI_GUNZIP_DATA,
-    CCI_GUNZIP_TRAILER,    /* eight bytes */
-    CCI_GUNZIP_PADDING,    /* zeros to the end */
+    CCI_GUNZIP_TRAILER, /* eight bytes */
+    CCI_GUNZIP_PADDING, /* zeros to the end */
 };
 
 struct cci_gunzip {

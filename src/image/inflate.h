@@ -213,7 +213,6 @@ static enum cci_inflate_status cci_inflate_tables(struct cci_inflate *z)
     if (!cci_inflate_build(z->litlen, CCI_INFLATE_LITLEN, CCI_INFLATE_LITLEN_BITS, z->lens, z->nlit) ||
         !cci_inflate_build(z->dist, CCI_INFLATE_DIST, CCI_INFLATE_DIST_BITS, z->lens + z->nlit, z->ndist))
         return CCI_INFLATE_BAD_LENGTHS;
-    cci_inflate_pair(z->litlen, CCI_INFLATE_LITLEN_BITS);
     z->state = CCI_INFLATE_SYMBOLS;
     return CCI_INFLATE_DONE;
 }
@@ -249,8 +248,8 @@ static enum cci_inflate_status cci_inflate_length(struct cci_inflate *z)
 }
 
 /* A symbol, looked up in TABLE behind the first SKIP bits; *USED counts the bits up to its end. */
-static uint32_t cci_inflate_lookup(const struct cci_inflate *z, const uint32_t *table, unsigned primary,
-                                   unsigned skip, unsigned *used)
+static uint32_t cci_inflate_lookup(const struct cci_inflate *z, const uint32_t *table, unsigned primary, unsigned skip,
+                                   unsigned *used)
 {
     uint64_t bits = z->bits >> skip;
     uint32_t entry = table[bits & ((1u << primary) - 1)];
@@ -275,17 +274,13 @@ static enum cci_inflate_status cci_inflate_symbols(struct cci_inflate *z)
 {
     unsigned used;
     uint32_t entry = cci_inflate_lookup(z, z->litlen, CCI_INFLATE_LITLEN_BITS, 0, &used);
-    if (entry & CCI_INFLATE_LITERAL) {
-        /* One at a time: of a pair, only the first may be there. Its length stands beside it. */
-        used += (entry >> 24) - (entry & CCI_INFLATE_CONSUME);
-        if (used > z->nbits)
-            return CCI_INFLATE_MORE;
-        (void)cci_inflate_take(z, used);
-        z->out[z->at++] = (uint8_t)(entry >> 8);
-        return CCI_INFLATE_DONE;
-    }
     if (used > z->nbits)
         return CCI_INFLATE_MORE;
+    if (entry & CCI_INFLATE_LITERAL) {
+        (void)cci_inflate_take(z, used);
+        z->out[z->at++] = (uint8_t)(entry >> 16);
+        return CCI_INFLATE_DONE;
+    }
     if (entry & CCI_INFLATE_SPECIAL) {
         if (!(entry & CCI_INFLATE_EOB))
             return CCI_INFLATE_BAD_SYMBOL;

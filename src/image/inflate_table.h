@@ -11,15 +11,14 @@
  *
  * An entry is 32 bits. The low five are always the number of bits to consume:
  *
- *   literal   bits 5-6: how many literals, 1 or 2 · 8-15 first · 16-23 second · 24-27 bits of the first
+ *   literal   bit 6 · bits 16-23: the byte
  *   length    bits 8-11: codeword bits · 16-24 base length        consumed: codeword and extra bits
  *   distance  bits 8-11: codeword bits · 16-31 base distance      consumed: codeword and extra bits
  *   code      bits 16-20: symbol of the code length alphabet
  *   special   bit 7, with bit 12: end of block · bit 13: pointer, 8-11 index bits of the subtable,
  *             16-31 its place in the table · neither: no symbol has this codeword
  *
- * Two short literals share one entry (cci_inflate_pair), so that runs of literals, half of the symbols of
- * a typical layer, are decoded two at a time.
+ * (Two short literals in one entry, as other decoders have them, were tried: filling the table cost what they saved.)
  *
  * Which sets of lengths are accepted follows zlib: a code must be complete, except that the
  * literal/length and the distance code may be a single codeword of one bit or (distance) empty.
@@ -46,8 +45,7 @@
 #define CCI_INFLATE_DIST_SIZE ((1u << CCI_INFLATE_DIST_BITS) + 5u * 64u)
 
 #define CCI_INFLATE_CONSUME 0x1fu
-#define CCI_INFLATE_LITERAL 0x60u
-#define CCI_INFLATE_LITERAL_ONE 0x20u
+#define CCI_INFLATE_LITERAL 0x40u
 #define CCI_INFLATE_SPECIAL 0x80u
 #define CCI_INFLATE_EOB 0x1000u
 #define CCI_INFLATE_POINTER 0x2000u
@@ -56,10 +54,9 @@ enum cci_inflate_alphabet { CCI_INFLATE_CODE, CCI_INFLATE_LITLEN, CCI_INFLATE_DI
 
 /* Base and extra bits of the symbols 257..285 (RFC 1951, 3.2.5), base << 16 | extra bits. */
 static const uint32_t cci_inflate_lengths[29] = {
-    3 << 16,       4 << 16,       5 << 16,       6 << 16,       7 << 16,       8 << 16,
-    9 << 16,       10 << 16,      11 << 16 | 1,  13 << 16 | 1,  15 << 16 | 1,  17 << 16 | 1,
-    19 << 16 | 2,  23 << 16 | 2,  27 << 16 | 2,  31 << 16 | 2,  35 << 16 | 3,  43 << 16 | 3,
-    51 << 16 | 3,  59 << 16 | 3,  67 << 16 | 4,  83 << 16 | 4,  99 << 16 | 4,  115 << 16 | 4,
+    3 << 16,       4 << 16,       5 << 16,       6 << 16,       7 << 16,      8 << 16,      9 << 16,      10 << 16,
+    11 << 16 | 1,  13 << 16 | 1,  15 << 16 | 1,  17 << 16 | 1,  19 << 16 | 2, 23 << 16 | 2, 27 << 16 | 2, 31 << 16 | 2,
+    35 << 16 | 3,  43 << 16 | 3,  51 << 16 | 3,  59 << 16 | 3,  67 << 16 | 4, 83 << 16 | 4, 99 << 16 | 4, 115 << 16 | 4,
     131 << 16 | 5, 163 << 16 | 5, 195 << 16 | 5, 227 << 16 | 5, 258 << 16,
 };
 
@@ -78,7 +75,7 @@ static uint32_t cci_inflate_symbol(enum cci_inflate_alphabet alphabet, unsigned 
         return CCI_INFLATE_SPECIAL;
     }
     if (symbol < 256)
-        return (uint32_t)symbol << 8 | CCI_INFLATE_LITERAL_ONE;
+        return (uint32_t)symbol << 16 | CCI_INFLATE_LITERAL;
     if (symbol == 256)
         return CCI_INFLATE_SPECIAL | CCI_INFLATE_EOB;
     return symbol < 286 ? cci_inflate_lengths[symbol - 257] : CCI_INFLATE_SPECIAL;
@@ -87,11 +84,7 @@ static uint32_t cci_inflate_symbol(enum cci_inflate_alphabet alphabet, unsigned 
 /* Complete an entry with the number of bits that its codeword takes in this (sub)table. */
 static uint32_t cci_inflate_entry(uint32_t symbol, unsigned bits)
 {
-    if (symbol & CCI_INFLATE_LITERAL)
-        return symbol | bits | (uint32_t)bits << 24;
-    if (symbol & CCI_INFLATE_SPECIAL)
-        return symbol | bits;
-    return symbol + bits + ((uint32_t)bits << 8);
+    return symbol + bits + ((uint32_t)bits << 8); /* nobody looks at the second in a literal or special entry */
 }
 
 /*
@@ -112,8 +105,7 @@ static uint32_t cci_inflate_next(uint32_t code, unsigned bits)
  * Check that COUNT[1..15] codewords of each length form a code that is acceptable. *EMPTY or *SINGLE tell
  * the two kinds of incomplete codes that are.
  */
-static bool cci_inflate_check(enum cci_inflate_alphabet alphabet, const uint16_t count[16],
-                              unsigned *longest)
+static bool cci_inflate_check(enum cci_inflate_alphabet alphabet, const uint16_t count[16], unsigned *longest)
 {
     unsigned max = CCI_INFLATE_MAX_BITS;
     while (max > 0 && count[max] == 0)
@@ -134,9 +126,8 @@ static bool cci_inflate_check(enum cci_inflate_alphabet alphabet, const uint16_t
  * Fill the subtables for the codewords longer than PRIMARY. SORTED are their symbols in canonical order,
  * CODE the first codeword at length BITS, which is the length of the first of them.
  */
-static void cci_inflate_subtables(uint32_t *table, enum cci_inflate_alphabet alphabet,
-                                  unsigned primary, const uint16_t *sorted, uint16_t count[16],
-                                  uint32_t code, unsigned bits)
+static void cci_inflate_subtables(uint32_t *table, enum cci_inflate_alphabet alphabet, unsigned primary,
+                                  const uint16_t *sorted, uint16_t count[16], uint32_t code, unsigned bits)
 {
     uint32_t prefix_mask = (1u << primary) - 1u;
     uint32_t prefix = UINT32_MAX;
@@ -159,8 +150,7 @@ static void cci_inflate_subtables(uint32_t *table, enum cci_inflate_alphabet alp
             }
             sub = table + end;
             sub_size = 1u << sub_bits;
-            table[prefix] = CCI_INFLATE_SPECIAL | CCI_INFLATE_POINTER | primary |
-                            (uint32_t)sub_bits << 8 | end << 16;
+            table[prefix] = CCI_INFLATE_SPECIAL | CCI_INFLATE_POINTER | primary | (uint32_t)sub_bits << 8 | end << 16;
             end += sub_size;
         }
         uint32_t entry = cci_inflate_entry(cci_inflate_symbol(alphabet, *sorted++), bits - primary);
@@ -211,24 +201,6 @@ static bool cci_inflate_build(uint32_t *table, enum cci_inflate_alphabet alphabe
     if (longest > primary)
         cci_inflate_subtables(table, alphabet, primary, next, count, code, bits);
     return true;
-}
-
-/* Put a second literal into the primary entries of TABLE that have bits left for one. */
-static void cci_inflate_pair(uint32_t *table, unsigned primary)
-{
-    /* From the top, because the entry of the second literal is at a lower index: it is still single. */
-    for (uint32_t i = 1u << primary; i-- > 0;) {
-        uint32_t first = table[i];
-        if (!(first & CCI_INFLATE_LITERAL))
-            continue;
-        unsigned bits = first & CCI_INFLATE_CONSUME;
-        uint32_t second = table[i >> bits];
-        unsigned total = bits + (second & CCI_INFLATE_CONSUME);
-        if ((second & CCI_INFLATE_LITERAL) && total <= primary) {
-            table[i] = 2 * CCI_INFLATE_LITERAL_ONE | total | (first & 0xf00ff00u) |
-                       (second & 0xff00u) << 8;
-        }
-    }
 }
 
 #endif

@@ -15,8 +15,8 @@
 #define CCI_SHA256_TARGET __attribute__((target("sha,sse4.1,ssse3")))
 
 /* Four rounds with the message words W and the round constants from K. */
-CCI_SHA256_TARGET static inline __attribute__((always_inline)) void
-cci_sha256_x86_rounds(__m128i *abef, __m128i *cdgh, __m128i w, const uint32_t *k)
+CCI_SHA256_TARGET static inline __attribute__((always_inline)) void cci_sha256_x86_rounds(__m128i *abef, __m128i *cdgh,
+                                                                                          __m128i w, const uint32_t *k)
 {
     __m128i wk = _mm_add_epi32(w, _mm_loadu_si128((const __m128i *)(const void *)k));
     *cdgh = _mm_sha256rnds2_epu32(*cdgh, *abef, wk);
@@ -24,8 +24,8 @@ cci_sha256_x86_rounds(__m128i *abef, __m128i *cdgh, __m128i w, const uint32_t *k
 }
 
 /* The four message words after d, from the sixteen a, b, c, d. */
-CCI_SHA256_TARGET static inline __attribute__((always_inline)) __m128i
-cci_sha256_x86_schedule(__m128i a, __m128i b, __m128i c, __m128i d)
+CCI_SHA256_TARGET static inline __attribute__((always_inline)) __m128i cci_sha256_x86_schedule(__m128i a, __m128i b,
+                                                                                               __m128i c, __m128i d)
 {
     __m128i sum = _mm_add_epi32(_mm_sha256msg1_epu32(a, b), _mm_alignr_epi8(d, c, 4));
     return _mm_sha256msg2_epu32(sum, d);

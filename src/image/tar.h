@@ -38,7 +38,7 @@ enum cci_tar_state {
     CCI_TAR_MAP_BLOCK, /* more regions of a sparse file */
     CCI_TAR_MAP_LINES, /* the map of a sparse file before its data */
     CCI_TAR_DATA,
-    CCI_TAR_SKIP,      /* bytes that mean nothing, up to the next block */
+    CCI_TAR_SKIP, /* bytes that mean nothing, up to the next block */
     CCI_TAR_END,
 };
 
@@ -46,17 +46,17 @@ struct cci_tar {
     const struct cci_tar_ops *ops;
     void *ctx;
     enum cci_tar_state state;
-    cc_error_code failed; /* the error that ended the reading */
-    uint64_t offset;      /* bytes of the archive read so far */
-    uint8_t block[512];   /* the last header; it may not be all there yet */
-    size_t have;          /* bytes of an unfinished block */
-    uint8_t more[512];    /* the same for a block that is not a header */
-    uint64_t left;        /* bytes left of the payload, data or what is skipped */
-    uint64_t behind;      /* bytes to skip behind them, up to the next header */
-    char flag;            /* type flag of the last header */
-    bool extended;        /* something was said about the next entry */
+    cc_error_code failed;    /* the error that ended the reading */
+    uint64_t offset;         /* bytes of the archive read so far */
+    uint8_t block[512];      /* the last header; it may not be all there yet */
+    size_t have;             /* bytes of an unfinished block */
+    uint8_t more[512];       /* the same for a block that is not a header */
+    uint64_t left;           /* bytes left of the payload, data or what is skipped */
+    uint64_t behind;         /* bytes to skip behind them, up to the next header */
+    char flag;               /* type flag of the last header */
+    bool extended;           /* something was said about the next entry */
     bool has_path, has_link; /* 'L' and 'K' were there */
-    uint64_t region_done; /* bytes of regions[region], or of a file that is not sparse, that were passed on */
+    uint64_t region_done;    /* bytes of regions[region], or of a file that is not sparse, that were passed on */
     size_t region;
     struct cci_buf local;     /* payload of 'x' */
     struct cci_buf global;    /* payloads of all 'g' */
@@ -65,8 +65,8 @@ struct cci_tar {
     struct cci_buf long_link; /* of 'K' */
     struct cci_tar_map map;   /* of a sparse file */
     struct cci_tar_entry entry;
-    uint8_t room[256];        /* for a path in two parts */
-    struct cci_pax pax;       /* about the next entry */
+    uint8_t room[256];  /* for a path in two parts */
+    struct cci_pax pax; /* about the next entry */
     struct cci_pax pax_global;
 };
 
@@ -147,7 +147,9 @@ static cc_error_code cci_tar_end_payload(struct cci_tar *t, cc_error *err)
 static cc_error_code cci_tar_begin_payload(struct cci_tar *t, uint64_t size, cc_error *err)
 {
     struct cci_buf *b = cci_tar_payload(t);
-    size_t most = t->flag == 'g' ? CCI_TAR_MAX_GLOBAL - b->n : b == &t->local ? CCI_TAR_MAX_EXTENDED : CCI_TAR_MAX_PATH + 1;
+    size_t most = t->flag == 'g'   ? CCI_TAR_MAX_GLOBAL - b->n
+                  : b == &t->local ? CCI_TAR_MAX_EXTENDED
+                                   : CCI_TAR_MAX_PATH + 1;
     if (size > most)
         return cci_tar_fail(t, err, "extended header too large");
     /* Room for all of it now, because what was read points into it. */

@@ -5,7 +5,8 @@
  * checksum 148 8 · type 156 1 · link name 157 100 · magic 257 6 · version 263 2 · user and group name 265 32 each ·
  * device major 329 8, minor 337 8. What follows differs: "ustar\0" has a name prefix 345 155 (131 when the block ends
  * in "tar\0", Schilling's star); GNU ("ustar  \0") has atime 345 12, ctime 357 12, four regions of a sparse file
- * 386 96, whether more follow 482 1, and its real size 483 12. Without magic (Version 7), nothing follows the link name.
+ * 386 96, whether more follow 482 1, and its real size 483 12. Without magic (Version 7), nothing follows the link
+ * name.
  */
 #ifndef CCI_IMAGE_TAR_HEADER_H
 #define CCI_IMAGE_TAR_HEADER_H
@@ -25,19 +26,19 @@ enum cci_tar_type {
 /* What an archive says of one file. Views point into the reader and last until the next call to it. */
 struct cci_tar_entry {
     enum cci_tar_type type;
-    struct cci_view path;     /* as it is in the archive: any bytes but NUL, at least one; slashes are not cleaned */
-    struct cci_view link;     /* target of a symbolic or hard link, at least one byte */
-    uint16_t mode;            /* permission bits, 07777 */
+    struct cci_view path; /* as it is in the archive: any bytes but NUL, at least one; slashes are not cleaned */
+    struct cci_view link; /* target of a symbolic or hard link, at least one byte */
+    uint16_t mode;        /* permission bits, 07777 */
     uint32_t uid, gid;
-    uint64_t size;            /* bytes in the file, holes included; 0 unless it is a file */
-    uint64_t stored;          /* bytes that data() will get */
+    uint64_t size;   /* bytes in the file, holes included; 0 unless it is a file */
+    uint64_t stored; /* bytes that data() will get */
     struct cci_tar_time mtime;
     bool has_atime, has_ctime;
     struct cci_tar_time atime, ctime;
-    uint32_t major, minor;    /* of a device: at most 12 and 20 bits, as in Linux */
+    uint32_t major, minor;              /* of a device: at most 12 and 20 bits, as in Linux */
     const struct cci_tar_xattr *xattrs; /* no name twice */
     size_t nxattrs;
-    bool sparse;              /* only the regions are stored, the rest are holes */
+    bool sparse;                          /* only the regions are stored, the rest are holes */
     const struct cci_tar_region *regions; /* in order, not overlapping, inside the size */
     size_t nregions;
 };
@@ -120,7 +121,15 @@ static const char *cci_tar_header_device(struct cci_tar_entry *e, const uint8_t 
 /* The type of an entry that stands for a file; false for all others. */
 static bool cci_tar_header_type(char flag, enum cci_tar_type *type)
 {
-    static const char flags[] = "0\0" "7" "S1" "2" "3" "4" "5" "D" "6";
+    static const char flags[] = "0\0"
+                                "7"
+                                "S1"
+                                "2"
+                                "3"
+                                "4"
+                                "5"
+                                "D"
+                                "6";
     static const uint8_t types[] = {CCI_TAR_FILE,     CCI_TAR_FILE,    CCI_TAR_FILE,    CCI_TAR_FILE,
                                     CCI_TAR_HARDLINK, CCI_TAR_SYMLINK, CCI_TAR_CHARDEV, CCI_TAR_BLOCKDEV,
                                     CCI_TAR_DIR,      CCI_TAR_DIR,     CCI_TAR_FIFO};

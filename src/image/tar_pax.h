@@ -13,14 +13,14 @@
 
 #include "tar_sparse.h"
 
-#define CCI_TAR_MAX_XATTRS 256u       /* of one entry */
-#define CCI_TAR_MAX_XATTR_NAME 255u   /* Linux: XATTR_NAME_MAX */
+#define CCI_TAR_MAX_XATTRS 256u        /* of one entry */
+#define CCI_TAR_MAX_XATTR_NAME 255u    /* Linux: XATTR_NAME_MAX */
 #define CCI_TAR_MAX_XATTR_VALUE 65536u /* Linux: XATTR_SIZE_MAX */
 
 struct cci_tar_xattr {
-    struct cci_view name;  /* "security.capability" */
+    struct cci_view name; /* "security.capability" */
     struct cci_view value;
-    bool second_choice;    /* came as LIBARCHIVE.xattr */
+    bool second_choice; /* came as LIBARCHIVE.xattr */
 };
 
 /* Which members of struct cci_pax are set. */
@@ -154,7 +154,8 @@ static const char *cci_pax_time(struct cci_pax *x, unsigned bit, struct cci_tar_
 }
 
 /* Records of sparse files. They go into the map, if it is one of the entry's own. */
-static const char *cci_pax_sparse(struct cci_pax *x, struct cci_tar_map *map, struct cci_view key, struct cci_view value)
+static const char *cci_pax_sparse(struct cci_pax *x, struct cci_tar_map *map, struct cci_view key,
+                                  struct cci_view value)
 {
     uint64_t number;
     if (cci_pax_is(key, "name"))

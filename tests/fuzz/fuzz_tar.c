@@ -1,6 +1,7 @@
 /*
- * The tar reader on any bytes, whole and in small pieces: the same entries, data and result. What it promises of entries
- * is checked as well. Blocks that look like headers get their checksum put right, so that a changed one still counts.
+ * The tar reader on any bytes, whole and in small pieces: the same entries, data and result. What it promises of
+ * entries is checked as well. Blocks that look like headers get their checksum put right, so that a changed one still
+ * counts.
  */
 #include <stdlib.h>
 
@@ -57,7 +58,7 @@ static cc_error_code on_entry(void *ctx, const struct cci_tar_entry *e, cc_error
             expect(e->xattrs[i].name.n != e->xattrs[k].name.n ||
                    memcmp(e->xattrs[i].name.p, e->xattrs[k].name.p, e->xattrs[k].name.n) != 0);
     }
-    uint64_t numbers[] = {(uint64_t)e->type,  e->mode,         e->uid,   e->gid,  e->size,
+    uint64_t numbers[] = {(uint64_t)e->type,      e->mode,       e->uid,   e->gid,   e->size,
                           (uint64_t)e->mtime.sec, e->mtime.nsec, e->major, e->minor, e->nregions};
     note(t, numbers, sizeof(numbers));
     t->open = true;

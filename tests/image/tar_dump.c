@@ -13,7 +13,7 @@
 
 struct dump {
     struct cci_sha256 hash;
-    uint64_t at;   /* of the contents */
+    uint64_t at; /* of the contents */
     uint64_t size;
     bool hash_file;
     bool names_only;
@@ -43,8 +43,8 @@ static cc_error_code on_entry(void *ctx, const struct cci_tar_entry *e, cc_error
 {
     struct dump *d = ctx;
     (void)err;
-    printf("%c %o %u %u %" PRIu64 " %" PRId64 ".%09u %u,%u ", "fdlhcbp"[e->type], e->mode, e->uid, e->gid, e->size,
-           e->mtime.sec, e->mtime.nsec, e->major, e->minor);
+    printf("%c %o %u %u %" PRIu64 " %" PRId64 ".%09u %u,%u ", "fdlhcbp"[e->type], e -> mode, e -> uid, e -> gid,
+           e -> size, e -> mtime.sec, e->mtime.nsec, e->major, e->minor);
     print_string(stdout, e->path.p, e->path.n);
     putchar(' ');
     if (e->type == CCI_TAR_SYMLINK || e->type == CCI_TAR_HARDLINK)

@@ -146,10 +146,10 @@ static void test_damage(void)
     static const struct {
         int at; /* from the end when negative */
         enum cci_gunzip_status status;
-    } cases[] = {{0, CCI_GUNZIP_BAD_MAGIC},       {1, CCI_GUNZIP_BAD_MAGIC},       {2, CCI_GUNZIP_BAD_METHOD},
-                 {4, CCI_GUNZIP_BAD_HEADER_CRC},  {10, CCI_GUNZIP_BAD_HEADER_CRC}, {11, CCI_GUNZIP_BAD_HEADER_CRC},
-                 {-12, CCI_GUNZIP_BAD_CRC},       {-8, CCI_GUNZIP_BAD_CRC},        {-5, CCI_GUNZIP_BAD_CRC},
-                 {-4, CCI_GUNZIP_BAD_SIZE},       {-1, CCI_GUNZIP_BAD_SIZE}};
+    } cases[] = {{0, CCI_GUNZIP_BAD_MAGIC},      {1, CCI_GUNZIP_BAD_MAGIC},       {2, CCI_GUNZIP_BAD_METHOD},
+                 {4, CCI_GUNZIP_BAD_HEADER_CRC}, {10, CCI_GUNZIP_BAD_HEADER_CRC}, {11, CCI_GUNZIP_BAD_HEADER_CRC},
+                 {-12, CCI_GUNZIP_BAD_CRC},      {-8, CCI_GUNZIP_BAD_CRC},        {-5, CCI_GUNZIP_BAD_CRC},
+                 {-4, CCI_GUNZIP_BAD_SIZE},      {-1, CCI_GUNZIP_BAD_SIZE}};
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         uint8_t *byte = file.p + (cases[i].at < 0 ? (int)file.n + cases[i].at : cases[i].at);
         *byte ^= 0x10;

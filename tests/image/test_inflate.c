@@ -89,12 +89,11 @@ static int zlib_verdict(const uint8_t *p, size_t n, struct bytes *out, size_t *u
 static enum cci_inflate_status inflate_bytes(const uint8_t *p, size_t n, size_t first, size_t step, struct bytes *out,
                                              size_t *used)
 {
-    struct cci_inflate *z = malloc(sizeof(*z));
+    static struct cci_inflate state;
+    struct cci_inflate *z = &state;
     enum cci_inflate_status status;
     size_t at = 0, piece = first, part;
-    if (!z)
-        abort();
-    memset(z, 0xa5, sizeof(*z)); /* init must not rely on zeros */
+    memset(z, 0xa5, offsetof(struct cci_inflate, out)); /* init must not rely on zeros */
     cci_inflate_init(z);
     do {
         if (piece > n - at)
@@ -115,7 +114,6 @@ static enum cci_inflate_status inflate_bytes(const uint8_t *p, size_t n, size_t 
         if (cci_inflate_feed(z, p, n, &part, collect, out) != status || part != 0)
             abort();
     }
-    free(z);
     return status;
 }
 

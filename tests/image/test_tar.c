@@ -44,11 +44,18 @@ static uint8_t *header(char flag, const char *name, uint64_t n)
     memset(h, 0, 512);
     size += 512;
     memcpy(h, name, strlen(name) < 100 ? strlen(name) : 100);
-    memcpy(h + 100, "0000640\0" "0001750\0" "0000144\0", 24);
+    memcpy(h + 100,
+           "0000640\0"
+           "0001750\0"
+           "0000144\0",
+           24);
     (void)snprintf((char *)h + 124, 12, "%011llo", (unsigned long long)n);
     memcpy(h + 136, "14371023300", 12);
     h[156] = (uint8_t)flag;
-    memcpy(h + 257, "ustar\0" "00", 8);
+    memcpy(h + 257,
+           "ustar\0"
+           "00",
+           8);
     fix_checksum(h);
     return h;
 }
@@ -131,8 +138,9 @@ static cc_error_code maybe_stop(cc_error *err)
 static cc_error_code on_entry(void *ctx, const struct cci_tar_entry *e, cc_error *err)
 {
     (void)ctx;
-    say("%c %o %u %u %llu %lld.%09u %.*s", "fdlhcbp"[e->type], e->mode, e->uid, e->gid, (unsigned long long)e->size,
-        (long long)e->mtime.sec, e->mtime.nsec, (int)e->path.n, (const char *)e->path.p);
+    say("%c %o %u %u %llu %lld.%09u %.*s", "fdlhcbp"[e->type], e -> mode, e -> uid, e -> gid,
+        (unsigned long long)e -> size, (long long)e -> mtime.sec, e->mtime.nsec, (int)e->path.n,
+        (const char *)e->path.p);
     if (e->type == CCI_TAR_SYMLINK || e->type == CCI_TAR_HARDLINK)
         say(" -> %.*s", (int)e->link.n, (const char *)e->link.p);
     if (e->type == CCI_TAR_CHARDEV || e->type == CCI_TAR_BLOCKDEV)
@@ -233,9 +241,15 @@ static void test_types(void)
     fix_checksum(archive + size - 512);
     memcpy(header('2', "soft", 0) + 157, "../a", 4);
     fix_checksum(archive + size - 512);
-    memcpy(header('3', "null", 0) + 329, "0000001\0" "0000003", 16);
+    memcpy(header('3', "null", 0) + 329,
+           "0000001\0"
+           "0000003",
+           16);
     fix_checksum(archive + size - 512);
-    memcpy(header('4', "disk", 0) + 329, "0007777\0" "3777777", 16);
+    memcpy(header('4', "disk", 0) + 329,
+           "0007777\0"
+           "3777777",
+           16);
     fix_checksum(archive + size - 512);
     header('5', "dir/", 0);
     header('6', "fifo", 0);
@@ -290,7 +304,10 @@ static void test_gnu_format(void)
 {
     begin();
     uint8_t *h = header('0', "times", 0);
-    memcpy(h + 345, "00000000012\0" "00000000013", 24);
+    memcpy(h + 345,
+           "00000000012\0"
+           "00000000013",
+           24);
     gnu(h);
     h = header('0', "not-times", 0); /* Go before 1.9 */
     memcpy(h + 345, "pre/fix", 7);
@@ -325,9 +342,15 @@ static void test_numbers(void)
         long long value;
         bool good;
     } cases[] = {
-        {"00000644", 8, 0644, true},   {"   644 \0", 8, 0644, true},  {"644\0junk", 8, 0644, true},
-        {"        ", 8, 0, true},      {"\0\0\0\0\0\0\0\0", 8, 0, true}, {"0000008 ", 8, 0, false},
-        {"644 junk", 8, 0, false},     {"-0000644", 8, 0, false},     {"\0\0 0644 ", 8, 0644, true},
+        {"00000644", 8, 0644, true},
+        {"   644 \0", 8, 0644, true},
+        {"644\0junk", 8, 0644, true},
+        {"        ", 8, 0, true},
+        {"\0\0\0\0\0\0\0\0", 8, 0, true},
+        {"0000008 ", 8, 0, false},
+        {"644 junk", 8, 0, false},
+        {"-0000644", 8, 0, false},
+        {"\0\0 0644 ", 8, 0644, true},
         {"\x80\0\0\0\0\0\1\2", 8, 258, true},
         {"\xff\xff\xff\xff\xff\xff\xff\xff", 8, -1, true},
         {"\xc0\0\0\0\0\0\0\0", 8, -(1ll << 62), true},
@@ -388,13 +411,17 @@ static void test_times(void)
 static void test_checksums(void)
 {
     begin();
-    uint8_t *h = header('0', "\xfc" "ber", 0);
+    uint8_t *h = header('0',
+                        "\xfc"
+                        "ber",
+                        0);
     unsigned sum = 0;
     for (int i = 0; i < 512; i++)
         sum += i >= 148 && i < 156 ? 32u : (unsigned)(int)(int8_t)h[i];
     (void)snprintf((char *)h + 148, 8, "%06o", sum); /* signed */
     end();
-    expect("f " LINE "0 " TIME "\xfc" "ber\n;\n");
+    expect("f " LINE "0 " TIME "\xfc"
+           "ber\n;\n");
     h[0]++;
     expect_error("checksum");
 }
@@ -461,9 +488,22 @@ static void test_pax_global(void)
 
 static void test_pax_damage(void)
 {
-    static const char *const bad[] = {"x",       "5",        "5 a=b\n",   "7 a=b\n",  "6 a=b",      "6 a=bc", "6 =bcd\n",
-                                      "6 abc\n", " 6 a=b\n", "-6 a=b\n", "06 a=bb", "99999999999999999999999 a=b\n",
-                                      "18446744073709551622 a=b\n",       "0 a=b\n", "3 \n", "6 a=b\n\0"};
+    static const char *const bad[] = {"x",
+                                      "5",
+                                      "5 a=b\n",
+                                      "7 a=b\n",
+                                      "6 a=b",
+                                      "6 a=bc",
+                                      "6 =bcd\n",
+                                      "6 abc\n",
+                                      " 6 a=b\n",
+                                      "-6 a=b\n",
+                                      "06 a=bb",
+                                      "99999999999999999999999 a=b\n",
+                                      "18446744073709551622 a=b\n",
+                                      "0 a=b\n",
+                                      "3 \n",
+                                      "6 a=b\n\0"};
     for (size_t i = 0; i < CCI_COUNT(bad); i++) {
         begin();
         payload('x', bad[i], strlen(bad[i]) + (i == CCI_COUNT(bad) - 1));
@@ -585,19 +625,30 @@ static void sparse_files(void)
 {
     begin();
     uint8_t *h = header('S', "old", 3);
-    memcpy(h + 386, "00000000002\0" "00000000002\0" "00000000011\0" "00000000001\0", 48);
+    memcpy(h + 386,
+           "00000000002\0"
+           "00000000002\0"
+           "00000000011\0"
+           "00000000001\0",
+           48);
     memcpy(h + 483, "00000000012", 11);
     gnu(h);
     put("abc", 3);
     pad();
 
     h = header('S', "more", 3); /* the last region in a block behind the header; the block says there is one more */
-    memcpy(h + 386, "00000000002\0" "00000000002\0", 24);
+    memcpy(h + 386,
+           "00000000002\0"
+           "00000000002\0",
+           24);
     h[482] = 1;
     memcpy(h + 483, "00000000012", 11);
     gnu(h);
     memset(archive + size, 0, 1024);
-    memcpy(archive + size, "00000000011\0" "00000000001\0", 24);
+    memcpy(archive + size,
+           "00000000011\0"
+           "00000000001\0",
+           24);
     archive[size + 504] = 1;
     size += 1024;
     put("abc", 3);
@@ -651,8 +702,9 @@ static void test_sparse(void)
 
 static void test_sparse_damage(void)
 {
-    static const char *const maps[] = {"2,2,3,1", "9,1,2,2", "2,2,10,1", "2,2,9,2",  "2,2",
-                                       "2,4",     "11,0",    "2,2,9,1,9", "9223372036854775807,9223372036854775807"};
+    static const char *const maps[] = {"2,2,3,1", "9,1,2,2",   "2,2,10,1",
+                                       "2,2,9,2", "2,2",       "2,4",
+                                       "11,0",    "2,2,9,1,9", "9223372036854775807,9223372036854775807"};
     for (size_t i = 0; i < CCI_COUNT(maps); i++) {
         begin();
         record("GNU.sparse.size", "10");
@@ -661,7 +713,13 @@ static void test_sparse_damage(void)
         file("f", "abc");
         expect_error("invalid sparse file map");
     }
-    static const char *const lines[] = {"x\n", "1\n2\n2\n", "1\n0\n-3\n", "\n", "1\n\n", "262145\n", "99999999999999999999\n",
+    static const char *const lines[] = {"x\n",
+                                        "1\n2\n2\n",
+                                        "1\n0\n-3\n",
+                                        "\n",
+                                        "1\n\n",
+                                        "262145\n",
+                                        "99999999999999999999\n",
                                         "1\n000000000000000000000000\n"};
     for (size_t i = 0; i < CCI_COUNT(lines); i++) {
         begin();
@@ -680,7 +738,10 @@ static void test_sparse_damage(void)
     for (int i = 0; i < 262144 / 21 + 2; i++) {
         memset(archive + size, 0, 512);
         for (int k = 0; k < 21; k++)
-            memcpy(archive + size + 24 * k, "00000000000\0" "00000000000", 24);
+            memcpy(archive + size + 24 * k,
+                   "00000000000\0"
+                   "00000000000",
+                   24);
         archive[size + 504] = 1;
         size += 512;
     }
