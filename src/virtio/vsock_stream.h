@@ -94,13 +94,14 @@ static int64_t cci_vsock_write_locked(struct cci_vsock *v, struct cci_vsock_conn
     if (c->no_more_writes || c->state > CCI_VSOCK_OPEN)
         return -EPIPE;
     size_t done = cci_vsock_send_direct(v, c, p, n);
+    const bool full = c->out.used == CCI_VSOCK_SEND; /* now: the guest may make room while we look */
     done += cci_vsock_buffer_write(c, p + done, n - done);
     c->writer_waits = done < n;
     cci_vsock_schedule(v, c);
     cci_vsock_pump(v);
     if (done)
         return (int64_t)done;
-    return c->out.used ? -EAGAIN : -ENOMEM;
+    return full ? -EAGAIN : -ENOMEM;
 }
 
 static int64_t cci_vsock_stream_write(struct cci_stream *s, const void *buf, size_t n)
@@ -183,8 +184,6 @@ static void cci_vsock_stream_close(struct cci_stream *s)
     struct cci_vsock *v = c->v;
     cci_mutex_lock(&v->dev.mutex);
     cci_vsock_unwatch(v, c);
-    if (v->calling == c)
-        v->calling = NULL; /* closed from within its own call */
     c->owned = false;
     if (c->state == CCI_VSOCK_GONE)
         cci_vsock_conn_free(c);

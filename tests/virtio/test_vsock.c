@@ -460,6 +460,41 @@ static void test_guest_credit(void)
     halt();
 }
 
+/* Output that waits for buffers: it keeps its order with what is written later, and a connection whose credit goes away
+ * meanwhile leaves the buffer to others. */
+static void test_no_buffers(void)
+{
+    struct cci_vsock_header h = vg_header(7, HOST1, CCI_VSOCK_CREDIT_UPDATE);
+    boot_with(NULL, DRV_ALL, 1);
+    struct cci_stream *s = dial(7);
+    CHECK(vg_expect(&g, CCI_VSOCK_REQUEST, HOST1, 7));
+    g.keep = true;
+    vg_send(&g, 7, HOST1, CCI_VSOCK_RESPONSE, 0, NULL, 0);
+    CHECK_EQ_INT(cci_stream_write(s, "1", 1), 1);
+    CHECK_EQ_INT(cci_stream_write(s, "23", 2), 2);
+    CHECK(vg_expect(&g, CCI_VSOCK_RW, HOST1, 7));
+    struct drv_buf b = {g.rx_buf, VG_RX_SIZE, true};
+    g.rx_gpa[drv_add(&g.d, CCI_VSOCK_RX, &b, 1, DRV_DIRECT)] = g.rx_buf; /* and no kick */
+    CHECK_EQ_INT(cci_stream_write(s, "4", 1), 1);
+    CHECK(vg_expect(&g, CCI_VSOCK_RW, HOST1, 7));
+    CHECK(g.p.n == 3 && !memcmp(g.p.data, "234", 3));
+    CHECK_EQ_INT(cci_stream_write(s, "5", 1), 1);
+    h.buf_alloc = 0;
+    vg_send_header(&g, &h, NULL, 0);
+    vg_post_fresh(&g, 1);
+    CHECK(!vg_recv(&g));
+    vg_send(&g, 9, 99, CCI_VSOCK_RW, 0, NULL, 0);
+    CHECK(vg_expect(&g, CCI_VSOCK_RST, 99, 9)); /* takes that buffer */
+    vg_post_fresh(&g, 8);
+    h.buf_alloc = 100;
+    vg_send_header(&g, &h, NULL, 0);
+    CHECK(vg_expect(&g, CCI_VSOCK_RW, HOST1, 7));
+    CHECK(g.p.n == 1 && g.p.data[0] == '5');
+    cci_stream_close(s);
+    end_closed(HOST1, 7);
+    halt();
+}
+
 /* The host's room: told when half of it was freed, and on request; it grows with a reader that keeps up. */
 static void test_host_credit(void)
 {
@@ -499,7 +534,8 @@ static void exchange(struct cci_stream *s, struct vg_conn *c, uint64_t total, ui
     static uint8_t buf[100000];
     uint64_t written = 0, read = 0;
     while (written < total || read < total || c->received < total) {
-        size_t n = CCI_MIN(vg_random(&random) % sizeof(buf) + 1, total - written);
+        size_t n = vg_random(&random) % sizeof(buf) + 1;
+        n = CCI_MIN(n, total - written);
         vg_fill(buf, n, c->in_seed, written);
         int64_t r = n ? cci_stream_write(s, buf, n) : 0;
         CHECK(r >= 0 || r == -EAGAIN);
@@ -509,8 +545,8 @@ static void exchange(struct cci_stream *s, struct vg_conn *c, uint64_t total, ui
         vg_conn_read(&g, c, vg_random(&random) % (c->rx_cnt - c->fwd_cnt + 1));
         if (c->rx_cnt - c->fwd_cnt == c->buf_alloc)
             vg_conn_read(&g, c, c->buf_alloc);
-        n = CCI_MIN(vg_random(&random) % 65536 + 1, total - c->sent);
-        n = CCI_MIN(n, vg_conn_room(c));
+        n = vg_random(&random) % 65536 + 1;
+        n = CCI_MIN(CCI_MIN(n, total - c->sent), vg_conn_room(c));
         vg_fill(buf, n, c->out_seed, c->sent);
         if (n && vg_can_send(&g))
             vg_conn_send(&g, c, CCI_VSOCK_RW, 0, buf, (uint32_t)n);
@@ -520,6 +556,7 @@ static void exchange(struct cci_stream *s, struct vg_conn *c, uint64_t total, ui
         read += (uint64_t)CCI_MAX(r, 0);
     }
     CHECK(!c->corrupt && !c->overrun);
+    CHECK(written == total && read == total && c->received == total && c->sent == total);
 }
 
 static void exchange_all(uint64_t total)
@@ -687,6 +724,19 @@ static void test_bad_addresses(void)
     h.type = 2; /* SEQPACKET was not offered */
     vg_send_header(&g, &h, NULL, 0);
     CHECK(vg_expect(&g, CCI_VSOCK_RST, 8, 7));
+    struct cci_stream *s = dial_open(HOST1, 7); /* the same ports at another address are another connection */
+    for (uint16_t type = 1; type <= 2; type++) {
+        char text[101];
+        h = vg_header(7, HOST1, CCI_VSOCK_RW);
+        h.dst_cid = type == 1 ? 0 : CCI_VSOCK_CID_HOST;
+        h.type = type;
+        h.len = 1;
+        vg_send_header(&g, &h, (const uint8_t *)"x", 1);
+        CHECK(vg_recv(&g) && g.p.h.op == CCI_VSOCK_RST && g.p.h.src_cid == h.dst_cid);
+        CHECK_EQ_INT(read_s(s, text), -EAGAIN);
+    }
+    cci_stream_close(s);
+    end_closed(HOST1, 7);
     for (uint16_t op = 0; op < 10; op++) { /* no connection: a RST, but never in answer to one */
         vg_send(&g, 7, 8, op, 3, NULL, 0);
         CHECK(op == CCI_VSOCK_RST ? !vg_recv(&g) : vg_expect(&g, CCI_VSOCK_RST, 8, 7));
@@ -1021,6 +1071,7 @@ int main(void)
     RUN(test_listen);
     RUN(test_listen_waiting);
     RUN(test_guest_credit);
+    RUN(test_no_buffers);
     RUN(test_host_credit);
     RUN(test_bulk);
     RUN(test_bulk_without_event_idx);

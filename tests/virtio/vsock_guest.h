@@ -33,6 +33,7 @@ struct vg_conn {
     uint32_t tx_cnt;        /* bytes sent */
     uint32_t peer_buf_alloc, peer_fwd_cnt;
     uint64_t received, sent; /* the same without wrapping */
+    bool done, closed;       /* for the test: said that it sends no more; closed */
     uint32_t in_seed, out_seed;
     bool corrupt, overrun;  /* a byte was not as it should be; the host ignored our credit */
 };
