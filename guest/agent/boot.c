@@ -86,12 +86,13 @@ static bool failed(const char *what, int err) {
 }
 
 static bool mount_one(const struct mounting *m) {
-    if (mount(m->source, m->target, m->type, m->flags, m->options) == 0) return true;
-    if (errno == ENOENT && mkdir(m->target, 0755) == 0 &&
-        mount(m->source, m->target, m->type, m->flags, m->options) == 0)
-        return true;
-    if (m->optional && (errno == ENODEV || errno == ENOENT)) return true;
-    return failed(join("cannot mount ", m->source, m->target), errno);
+    int err = 0;
+    if (mount(m->source, m->target, m->type, m->flags, m->options)) err = errno;
+    /* The image may lack the directory; it may be the device that is missing, too. */
+    if (err == ENOENT && mkdir(m->target, 0755) == 0)
+        err = mount(m->source, m->target, m->type, m->flags, m->options) ? errno : 0;
+    if (!err || (m->optional && (err == ENODEV || err == ENOENT))) return true;
+    return failed(join(join("cannot mount ", m->source, " on "), m->target, ""), err);
 }
 
 static bool mount_disks(const struct boot_options *o) {
