@@ -1,8 +1,8 @@
 /*
  * image/ext4_inode.h - inodes: the 256 bytes that say everything about a file but its name and its contents.
  *
- * 128 old bytes, 32 newer ones (the rest of the times), and 96 for attributes (ext4_xattr.h). The tar format has one time
- * for a file, so all four times of an inode are that.
+ * 128 old bytes, 32 newer ones (the rest of the times), and 96 for attributes (ext4_xattr.h). The tar format has one
+ * time for a file, so all four times of an inode are that.
  */
 #ifndef CCI_IMAGE_EXT4_INODE_H
 #define CCI_IMAGE_EXT4_INODE_H

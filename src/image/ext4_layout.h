@@ -28,18 +28,18 @@
 #define CCI_EXT4_FIRST_INODE 11u /* 1 to 10 are reserved, of which we use the root's */
 #define CCI_EXT4_MAX_LINKS 65000u
 
-#define CCI_EXT4_COMPAT 0x228u    /* ext_attr, dir_index, sparse_super2 */
-#define CCI_EXT4_INCOMPAT 0x242u  /* filetype, extents, flex_bg */
-#define CCI_EXT4_RO_COMPAT 0x6au  /* large_file, huge_file, dir_nlink, extra_isize */
-#define CCI_EXT4_GDT_CSUM 0x10u   /* ro_compat "uninit_bg": checksummed group descriptors with the flags below */
-#define CCI_EXT4_INODE_UNINIT 1u  /* the group's inode bitmap is not written: all free */
-#define CCI_EXT4_BLOCK_UNINIT 2u  /* the same for its block bitmap */
-#define CCI_EXT4_INODE_ZEROED 4u  /* the group's inode table is zeroes where it is not used */
+#define CCI_EXT4_COMPAT 0x228u   /* ext_attr, dir_index, sparse_super2 */
+#define CCI_EXT4_INCOMPAT 0x242u /* filetype, extents, flex_bg */
+#define CCI_EXT4_RO_COMPAT 0x6au /* large_file, huge_file, dir_nlink, extra_isize */
+#define CCI_EXT4_GDT_CSUM 0x10u  /* ro_compat "uninit_bg": checksummed group descriptors with the flags below */
+#define CCI_EXT4_INODE_UNINIT 1u /* the group's inode bitmap is not written: all free */
+#define CCI_EXT4_BLOCK_UNINIT 2u /* the same for its block bitmap */
+#define CCI_EXT4_INODE_ZEROED 4u /* the group's inode table is zeroes where it is not used */
 
 #define CCI_EXT4_HASH_HALF_MD4 1u
 
 struct cci_ext4_geometry {
-    uint32_t blocks;           /* of the whole filesystem */
+    uint32_t blocks; /* of the whole filesystem */
     uint32_t groups;
     uint32_t inodes_per_group; /* a multiple of 16 */
     uint32_t gdt_blocks;       /* from block 1 */
@@ -218,8 +218,8 @@ static bool cci_ext4_out_init(struct cci_ext4_out *o, cci_fd fd)
 static void cci_ext4_out_flush(struct cci_ext4_out *o)
 {
     if (o->used && !o->failed)
-        o->failed = cci_os_pwrite_all(o->fd, o->buf, (size_t)o->used * CCI_EXT4_BLOCK,
-                                      (uint64_t)o->block * CCI_EXT4_BLOCK);
+        o->failed =
+            cci_os_pwrite_all(o->fd, o->buf, (size_t)o->used * CCI_EXT4_BLOCK, (uint64_t)o->block * CCI_EXT4_BLOCK);
     o->block += o->used;
     o->used = 0;
 }

@@ -4,8 +4,8 @@
  * Inodes are numbered directory by directory, so that those of one directory lie side by side in the table, and the
  * directories' blocks follow one another in the same order: what a boot reads first lies close together. Behind the
  * directories come link targets that are too long for an inode and nodes of large extent trees, then attribute blocks.
- * All of these are the "tail" of ext4_layout.h and are numbered from its beginning, because where it begins follows from
- * its size: more blocks need more groups, and those need more descriptors and bitmaps.
+ * All of these are the "tail" of ext4_layout.h and are numbered from its beginning, because where it begins follows
+ * from its size: more blocks need more groups, and those need more descriptors and bitmaps.
  */
 #ifndef CCI_IMAGE_EXT4_PLAN_H
 #define CCI_IMAGE_EXT4_PLAN_H
@@ -21,7 +21,7 @@ struct cci_ext4_shared {
     struct cci_view xattrs; /* as in the index; equal sets are equal bytes */
     uint32_t block;         /* place in the tail */
     uint32_t refs;
-    uint32_t chain;         /* next in the hash slot */
+    uint32_t chain; /* next in the hash slot */
 };
 
 struct cci_ext4_plan {
@@ -29,16 +29,16 @@ struct cci_ext4_plan {
     const struct cci_ext4_identity *id;
     cc_error *err;
     struct cci_ext4_geometry g;
-    uint32_t *order;       /* inodes of the tree by number, from CCI_EXT4_FIRST_INODE */
+    uint32_t *order; /* inodes of the tree by number, from CCI_EXT4_FIRST_INODE */
     uint32_t order_count;
-    uint32_t *dirs;        /* names of directories, in the order of their blocks */
+    uint32_t *dirs; /* names of directories, in the order of their blocks */
     uint32_t dir_count;
-    uint32_t tail_blocks;  /* metadata that is not in tables */
+    uint32_t tail_blocks; /* metadata that is not in tables */
     struct cci_ext4_shared *shared;
     uint32_t shared_count, shared_cap;
-    uint32_t *shared_slots; /* hash table over them, of shared_cap slots */
-    uint64_t *layers;       /* the first block of each layer's data */
-    uint8_t *block_map;     /* a bit for each block, whole groups */
+    uint32_t *shared_slots;        /* hash table over them, of shared_cap slots */
+    uint64_t *layers;              /* the first block of each layer's data */
+    uint8_t *block_map;            /* a bit for each block, whole groups */
     struct cci_ext4_xattrs xattrs; /* the ones being looked at (a few KiB, too large for the stack) */
 };
 

@@ -120,15 +120,15 @@ static cc_error_code cci_ext4_put_all(struct cci_ext4_plan *p, cci_fd fd, uint64
     if (code == CC_OK && !out.failed)
         out.failed = cci_os_truncate(fd, size);
     if (code == CC_OK && out.failed)
-        code = cci_fail_errno(p->err, CC_ERR_IO, -out.failed, NULL, "cannot write the metadata of the root filesystem: %s",
-                              cci_errno_text(-out.failed));
+        code = cci_fail_errno(p->err, CC_ERR_IO, -out.failed, NULL,
+                              "cannot write the metadata of the root filesystem: %s", cci_errno_text(-out.failed));
     cci_mem_free(out.buf);
     return code;
 }
 
 /*
- * Writes the metadata of a filesystem to an empty file. Behind its end, at *size bytes (a multiple of 4 KiB), the layers'
- * data follows on the disk: layer_blocks[i] blocks of 4 KiB of layer i, whose inodes' extents count from there.
+ * Writes the metadata of a filesystem to an empty file. Behind its end, at *size bytes (a multiple of 4 KiB), the
+ * layers' data follows on the disk: layer_blocks[i] blocks of 4 KiB of layer i, whose inodes' extents count from there.
  */
 static cc_error_code cci_ext4_write(struct cci_tree *t, const uint64_t *layer_blocks, uint32_t layers,
                                     const struct cci_ext4_identity *id, cci_fd fd, uint64_t *size, cc_error *err)

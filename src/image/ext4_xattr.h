@@ -20,8 +20,8 @@
 #include "layer_index.h"
 
 #define CCI_EXT4_XATTR_MAGIC 0xea020000u
-#define CCI_EXT4_XATTR_BODY 96u     /* bytes in the inode, the magic included */
-#define CCI_EXT4_XATTR_HEADER 32u   /* of a block */
+#define CCI_EXT4_XATTR_BODY 96u       /* bytes in the inode, the magic included */
+#define CCI_EXT4_XATTR_HEADER 32u     /* of a block */
 #define CCI_EXT4_XATTR_MAX_REFS 1024u /* inodes that share a block */
 #define CCI_EXT4_XATTR_MAX_ITEMS 256u /* of at least 16 bytes each: more do not fit anyway */
 
@@ -171,7 +171,8 @@ static const char *cci_ext4_xattrs_read(struct cci_view v, struct cci_ext4_xattr
     return cci_ext4_xattr_split(set) ? NULL : too_large;
 }
 
-/* ---- Writing ------------------------------------------------------------------------------------------------------ */
+/* ---- Writing ------------------------------------------------------------------------------------------------------
+ */
 
 /* Mixes one attribute's name and value (stored, padded with zeroes) into its hash. */
 static uint32_t cci_ext4_xattr_hash(const struct cci_ext4_xattr *x, const uint8_t *stored)

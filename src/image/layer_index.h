@@ -27,12 +27,12 @@
 #include "../base/bytes.h"
 #include "../base/error.h"
 
-#define CCI_INDEX_BLOCK 4096u            /* bytes in a block of `data` */
-#define CCI_INDEX_MAX_PATH 4095u         /* bytes in a path or link target (Linux: PATH_MAX less its NUL) */
-#define CCI_INDEX_MAX_NAME 255u          /* bytes in a component, and in the name of an attribute */
-#define CCI_INDEX_MAX_XATTRS 65536u      /* bytes of attributes of one entry */
+#define CCI_INDEX_BLOCK 4096u       /* bytes in a block of `data` */
+#define CCI_INDEX_MAX_PATH 4095u    /* bytes in a path or link target (Linux: PATH_MAX less its NUL) */
+#define CCI_INDEX_MAX_NAME 255u     /* bytes in a component, and in the name of an attribute */
+#define CCI_INDEX_MAX_XATTRS 65536u /* bytes of attributes of one entry */
 #define CCI_INDEX_MAX_SIZE ((uint64_t)0xffffffffu * CCI_INDEX_BLOCK) /* bytes in a file: ext4's limit, 16 TiB */
-#define CCI_INDEX_MAX_BYTES ((size_t)256 << 20) /* of a whole index: about two million entries */
+#define CCI_INDEX_MAX_BYTES ((size_t)256 << 20)                      /* of a whole index: about two million entries */
 
 enum cci_index_type {
     CCI_INDEX_FILE = 1,
@@ -49,14 +49,14 @@ enum cci_index_type {
 
 struct cci_index_entry {
     enum cci_index_type type;
-    uint16_t mode;         /* permission bits, 07777 */
+    uint16_t mode; /* permission bits, 07777 */
     uint32_t uid, gid;
-    int64_t mtime_sec;     /* since 1970, may be negative */
+    int64_t mtime_sec; /* since 1970, may be negative */
     uint32_t mtime_nsec;
-    uint32_t major, minor; /* devices */
-    uint64_t size;         /* regular files: bytes, holes included */
-    const char *path;      /* cleaned, relative; "" is the root */
-    const char *target;    /* symlinks: as in the archive; hard links: cleaned like a path; others: NULL or "" */
+    uint32_t major, minor;   /* devices */
+    uint64_t size;           /* regular files: bytes, holes included */
+    const char *path;        /* cleaned, relative; "" is the root */
+    const char *target;      /* symlinks: as in the archive; hard links: cleaned like a path; others: NULL or "" */
     struct cci_view xattrs;  /* encoded; made with cci_index_put_xattr, read with cci_index_take_xattr */
     struct cci_view extents; /* encoded; made with cci_index_put_extent, read with cci_index_take_extent */
 };
@@ -336,8 +336,8 @@ struct cci_index_reader {
 
 static cc_error_code cci_index_bad(cc_error *err, const char *what)
 {
-    return cci_fail(err, CC_ERR_IO, NULL, "the index of a layer in the cache is damaged (%s); remove the layer from the cache",
-                    what);
+    return cci_fail(err, CC_ERR_IO, NULL,
+                    "the index of a layer in the cache is damaged (%s); remove the layer from the cache", what);
 }
 
 /* Begins to read an index. The bytes must outlive the reader and its entries, which point into them. */

@@ -21,7 +21,7 @@
 
 #include "tree.h"
 
-#define CCI_MERGE_MAX_LINKS 40        /* symbolic links on the way to one file, as in Linux */
+#define CCI_MERGE_MAX_LINKS 40         /* symbolic links on the way to one file, as in Linux */
 #define CCI_MERGE_MAX_STEPS (1u << 26) /* a second or so */
 
 struct cci_merge {

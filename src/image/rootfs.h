@@ -1,10 +1,10 @@
 /*
  * image/rootfs.h - from a chain of layers to a disk.
  *
- * The disk is one read-only ext4: [metadata][layer 1 data][layer 2 data]... The data are the layers' files in the store,
- * as they are; the metadata is made once for each chain (merge.h, ext4_write.h) and kept in the store as
- * rootfs/<chainID>.<version>. The chainID is the OCI image specification's (config.md, "Layer ChainID"): the diffID of the
- * first layer, then the digest of "chainID diffID" for each further one. Equal chains give equal bytes.
+ * The disk is one read-only ext4: [metadata][layer 1 data][layer 2 data]... The data are the layers' files in the
+ * store, as they are; the metadata is made once for each chain (merge.h, ext4_write.h) and kept in the store as
+ * rootfs/<chainID>.<version>. The chainID is the OCI image specification's (config.md, "Layer ChainID"): the diffID of
+ * the first layer, then the digest of "chainID diffID" for each further one. Equal chains give equal bytes.
  *
  * The metadata is written in tmp/, fsynced and renamed; of two processes that make the same, the later one's replaces
  * the first one's, with the same contents. What is found is believed when its superblock fits its size and the data.
@@ -17,7 +17,7 @@
 #include "merge.h"
 #include "store.h"
 
-#define CCI_ROOTFS_VERSION 1u                  /* of the metadata that we make; part of its name */
+#define CCI_ROOTFS_VERSION 1u                    /* of the metadata that we make; part of its name */
 #define CCI_ROOTFS_MAX_INDEX ((size_t)512 << 20) /* of all layers together, in memory while they are merged */
 
 struct cci_rootfs_layer {
@@ -33,7 +33,7 @@ struct cci_rootfs {
     struct cci_rootfs_layer *open; /* one for each layer */
     uint64_t *blocks;              /* and the blocks of its data */
     struct cci_digest chain;
-    char *path;                    /* of the metadata */
+    char *path; /* of the metadata */
     cc_error *err;
 };
 
@@ -178,8 +178,8 @@ static cci_fd cci_rootfs_open_meta(const struct cci_rootfs *r, uint64_t *size)
     for (size_t i = 0; i < r->count; i++)
         data += r->blocks[i];
     if (fd >= 0 && cci_os_fstat(fd, &st) == 0 && st.kind == CCI_OS_FILE && st.size % CCI_EXT4_BLOCK == 0 &&
-        cci_os_pread_all(fd, super, sizeof(super), 1024) == (int64_t)sizeof(super) && cci_le16(super + 0x38) == 0xef53 &&
-        st.size / CCI_EXT4_BLOCK + data == cci_le32(super + 4)) {
+        cci_os_pread_all(fd, super, sizeof(super), 1024) == (int64_t)sizeof(super) &&
+        cci_le16(super + 0x38) == 0xef53 && st.size / CCI_EXT4_BLOCK + data == cci_le32(super + 4)) {
         *size = st.size;
         return fd;
     }

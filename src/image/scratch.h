@@ -17,9 +17,10 @@
 
 #define CCI_SCRATCH_SIZE ((uint64_t)16 << 30) /* what an instance gets if nobody says otherwise */
 #define CCI_SCRATCH_MIN_SIZE ((uint64_t)16 << 20)
-#define CCI_SCRATCH_MAX_SIZE (((uint64_t)1 << 44) - ((uint64_t)1 << 30)) /* 2^32 blocks, and what files can be, less some */
-#define CCI_SCRATCH_BYTES_PER_INODE 16384u /* as mke2fs */
-#define CCI_SCRATCH_INODES 12u             /* in use: ten reserved, of which one is the root, and two directories */
+#define CCI_SCRATCH_MAX_SIZE                                                                                           \
+    (((uint64_t)1 << 44) - ((uint64_t)1 << 30)) /* 2^32 blocks, and what files can be, less some */
+#define CCI_SCRATCH_BYTES_PER_INODE 16384u      /* as mke2fs */
+#define CCI_SCRATCH_INODES 12u /* in use: ten reserved, of which one is the root, and two directories */
 #define CCI_SCRATCH_DIRS 3u
 
 struct cci_scratch {

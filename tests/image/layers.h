@@ -1,7 +1,8 @@
 /*
  * tests/image/layers.h - layers made of a few words, for tests of the merge and of the filesystem writer.
  *
- *     layer_begin(); layer_dir("usr"); layer_file("usr/a", 5000); layer_whiteout("etc/b"); struct cci_view v = layer_end();
+ *     layer_begin(); layer_dir("usr"); layer_file("usr/a", 5000); layer_whiteout("etc/b"); struct cci_view v =
+ * layer_end();
  *
  * A file takes its blocks from the layer's data in order; nobody fills them. The view lives until free_layers.
  */

@@ -88,13 +88,20 @@ static void add_data(const char *path, uint64_t size, struct cci_buf *extents)
 static enum cci_index_type type_of(mode_t mode)
 {
     switch (mode & S_IFMT) {
-    case S_IFDIR: return CCI_INDEX_DIR;
-    case S_IFLNK: return CCI_INDEX_SYMLINK;
-    case S_IFCHR: return CCI_INDEX_CHAR;
-    case S_IFBLK: return CCI_INDEX_BLOCKDEV;
-    case S_IFIFO: return CCI_INDEX_FIFO;
-    case S_IFSOCK: return CCI_INDEX_SOCKET;
-    default: return CCI_INDEX_FILE;
+    case S_IFDIR:
+        return CCI_INDEX_DIR;
+    case S_IFLNK:
+        return CCI_INDEX_SYMLINK;
+    case S_IFCHR:
+        return CCI_INDEX_CHAR;
+    case S_IFBLK:
+        return CCI_INDEX_BLOCKDEV;
+    case S_IFIFO:
+        return CCI_INDEX_FIFO;
+    case S_IFSOCK:
+        return CCI_INDEX_SOCKET;
+    default:
+        return CCI_INDEX_FILE;
     }
 }
 
@@ -102,9 +109,13 @@ static int visit(const char *path, const struct stat *st, int flag, struct FTW *
 {
     static char target[4096];
     struct cci_buf xattrs = {0}, extents = {0};
-    struct cci_index_entry e = {.type = type_of(st->st_mode), .mode = (uint16_t)(st->st_mode & 07777), .uid = st->st_uid,
-                                .gid = st->st_gid, .mtime_sec = st->st_mtim.tv_sec,
-                                .mtime_nsec = (uint32_t)st->st_mtim.tv_nsec, .major = major(st->st_rdev),
+    struct cci_index_entry e = {.type = type_of(st->st_mode),
+                                .mode = (uint16_t)(st->st_mode & 07777),
+                                .uid = st->st_uid,
+                                .gid = st->st_gid,
+                                .mtime_sec = st->st_mtim.tv_sec,
+                                .mtime_nsec = (uint32_t)st->st_mtim.tv_nsec,
+                                .major = major(st->st_rdev),
                                 .minor = minor(st->st_rdev)};
     (void)flag;
     (void)ftw;

@@ -62,7 +62,8 @@ static char dir[200];
 /* Writes the filesystem of one layer to "<dir>/fs", data as a hole behind the metadata. */
 static cc_error_code write_fs(struct cci_view index, uint64_t *meta)
 {
-    static const struct cci_ext4_identity id = {{1, 2, 3, 4, 5, 6, 0x87, 8, 0x89}, {9, 8, 7}, "test", CCI_EXT4_RO_COMPAT};
+    static const struct cci_ext4_identity id = {
+        {1, 2, 3, 4, 5, 6, 0x87, 8, 0x89}, {9, 8, 7}, "test", CCI_EXT4_RO_COMPAT};
     struct cci_tree tree;
     uint64_t blocks = 0;
     char path[300];
@@ -105,8 +106,8 @@ static void test_empty(void)
 static void test_every_type(void)
 {
     static const enum cci_index_type types[] = {CCI_INDEX_CHAR, CCI_INDEX_BLOCKDEV, CCI_INDEX_FIFO, CCI_INDEX_SOCKET};
-    static const int64_t times[] = {0, -1, -2147483648LL, -2147483649LL, 2147483648LL, 15032385535LL, 15032385536LL,
-                                    INT64_MAX, INT64_MIN};
+    static const int64_t times[] = {
+        0, -1, -2147483648LL, -2147483649LL, 2147483648LL, 15032385535LL, 15032385536LL, INT64_MAX, INT64_MIN};
     char name[300], target[CCI_INDEX_MAX_PATH + 1];
     layer_begin();
     for (unsigned i = 0; i < CCI_COUNT(types); i++) {
@@ -474,8 +475,10 @@ static void test_every_allocation_may_fail(void)
 
 static void test_scratch_sizes(void)
 {
-    static const uint64_t sizes[] = {16ull << 20, 100ull << 20, (128ull << 20) + 4096, (256ull << 20) + 12345,
-                                     16ull << 30, (16ull << 30) + (5ull << 20), 300ull << 30};
+    static const uint64_t sizes[] = {16ull << 20,           100ull << 20,
+                                     (128ull << 20) + 4096, (256ull << 20) + 12345,
+                                     16ull << 30,           (16ull << 30) + (5ull << 20),
+                                     300ull << 30};
     static const uint8_t seed[32] = {1, 2, 3};
     char path[300];
     (void)snprintf(path, sizeof(path), "%s/fs", dir);

@@ -363,8 +363,13 @@ static void test_index_checks_extents(void)
         uint32_t logical, count;
         uint64_t block;
         cc_error_code want;
-    } cases[] = {{0, 2, 0, CC_OK}, {1, 1, 7, CC_OK}, {0, 3, 0, CC_ERR_IO}, {2, 1, 0, CC_ERR_IO},
-                 {0, 0, 0, CC_ERR_IO}, {UINT32_MAX, 1, 0, CC_ERR_IO}, {0, 1, UINT64_MAX, CC_ERR_IO}};
+    } cases[] = {{0, 2, 0, CC_OK},
+                 {1, 1, 7, CC_OK},
+                 {0, 3, 0, CC_ERR_IO},
+                 {2, 1, 0, CC_ERR_IO},
+                 {0, 0, 0, CC_ERR_IO},
+                 {UINT32_MAX, 1, 0, CC_ERR_IO},
+                 {0, 1, UINT64_MAX, CC_ERR_IO}};
     for (size_t i = 0; i < CCI_COUNT(cases); i++) {
         struct cci_buf list = {NULL, 0, 0, false};
         struct cci_index_entry e = layer_default(CCI_INDEX_FILE, "a");
