@@ -16,7 +16,11 @@
 #elif defined(CCI_CPU_ARM64)
 #include "crc32_arm.h"
 #else
-#define cci_crc32_native cci_crc32_portable
+static cci_crc32_update_fn *cci_crc32_choose(unsigned features)
+{
+    (void)features;
+    return cci_crc32_portable;
+}
 #endif
 
 static void cci_crc32_init(struct cci_crc32 *c)
@@ -31,7 +35,7 @@ static void cci_crc32_init(struct cci_crc32 *c)
         for (uint32_t i = 0; i < 256; i++)
             c->table[k][i] = c->table[k - 1][i] >> 8 ^ c->table[0][c->table[k - 1][i] & 255];
     c->state = UINT32_MAX;
-    c->update = cci_cpu_features() & (CCI_CPU_CLMUL | CCI_CPU_CRC32) ? cci_crc32_native : cci_crc32_portable;
+    c->update = cci_crc32_choose(cci_cpu_features());
 }
 
 /* Begin another checksum with a struct that had init. */

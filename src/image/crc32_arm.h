@@ -5,6 +5,7 @@
 #ifndef CCI_IMAGE_CRC32_ARM_H
 #define CCI_IMAGE_CRC32_ARM_H
 
+#include "cpu.h"
 #include "crc32_portable.h"
 
 static uint32_t cci_crc32_native(const struct cci_crc32 *c, uint32_t state, const uint8_t *p, size_t n)
@@ -15,6 +16,11 @@ static uint32_t cci_crc32_native(const struct cci_crc32 *c, uint32_t state, cons
     for (; n > 0; n--, p++)
         __asm__(".arch_extension crc\n\tcrc32b %w0, %w0, %w1" : "+r"(state) : "r"((uint32_t)*p));
     return state;
+}
+
+static cci_crc32_update_fn *cci_crc32_choose(unsigned features)
+{
+    return features & CCI_CPU_CRC32 ? cci_crc32_native : cci_crc32_portable;
 }
 
 #endif
