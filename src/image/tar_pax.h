@@ -48,12 +48,6 @@ struct cci_pax {
     struct cci_tar_xattr xattrs[CCI_TAR_MAX_XATTRS];
 };
 
-static void cci_pax_clear(struct cci_pax *x)
-{
-    x->set = 0;
-    x->nxattrs = 0;
-}
-
 /* What global headers said is where the local one of an entry begins. */
 static void cci_pax_copy(struct cci_pax *to, const struct cci_pax *from)
 {
