@@ -185,21 +185,36 @@ static char *cci_layer_file(const char *layer_path, const char *name)
     return cci_mem_printf("%s/%s", layer_path, name);
 }
 
-/* Whether both files are there and fit together: somebody may have truncated or removed them. */
-static bool cci_layer_is_whole(const char *layer_path)
+/* Reads what the index says about the size of `data`. Returns 1, 0 when it is no index, or an error number. */
+static int cci_layer_head(const char *index, uint64_t *data_blocks)
+{
+    uint8_t head[CCI_INDEX_HEADER];
+    cci_fd fd = cci_os_open(index, CCI_OS_RDONLY | CCI_OS_NOFOLLOW, 0);
+    int64_t n = fd < 0 ? fd : cci_os_pread_all(fd, head, sizeof(head), 0);
+    cci_os_close(fd);
+    if (n < 0)
+        return (int)n;
+    *data_blocks = cci_le64(head + 24);
+    return n == (int64_t)sizeof(head) && memcmp(head, CCI_INDEX_MAGIC, 8) == 0 && cci_le32(head + 8) == CCI_INDEX_VERSION;
+}
+
+/*
+ * Whether both files are there and fit together: somebody may have truncated or removed them. Returns 1 or 0, or an error
+ * number when that cannot be found out.
+ */
+static int cci_layer_is_whole(const char *layer_path)
 {
     char *data = cci_layer_file(layer_path, "data"), *index = cci_layer_file(layer_path, "index");
-    uint8_t head[CCI_INDEX_HEADER];
     struct cci_os_stat st;
-    cci_fd fd = index && data ? cci_os_open(index, CCI_OS_RDONLY | CCI_OS_NOFOLLOW, 0) : CCI_NO_FD;
-    bool whole = fd >= 0 && cci_os_pread_all(fd, head, sizeof(head), 0) == (int64_t)sizeof(head) &&
-                 memcmp(head, CCI_INDEX_MAGIC, 8) == 0 && cci_le32(head + 8) == CCI_INDEX_VERSION &&
-                 cci_os_lstat(data, &st) == 0 && st.kind == CCI_OS_FILE &&
-                 st.size / CCI_INDEX_BLOCK == cci_le64(head + 24) && st.size % CCI_INDEX_BLOCK == 0;
-    cci_os_close(fd);
+    uint64_t blocks = 0;
+    int r = data && index ? cci_layer_head(index, &blocks) : -ENOMEM;
+    if (r > 0) {
+        int bad = cci_os_lstat(data, &st);
+        r = bad < 0 ? bad : st.kind == CCI_OS_FILE && st.size / CCI_INDEX_BLOCK == blocks && st.size % CCI_INDEX_BLOCK == 0;
+    }
     cci_mem_free(data);
     cci_mem_free(index);
-    return whole;
+    return r == -ENOENT || r == -ELOOP ? 0 : r;
 }
 
 /* Opens and locks the directory of a layer. Returns 0, or -ENOENT when the layer is not there, or another error. */
@@ -249,12 +264,15 @@ static cc_error_code cci_store_layer_open(const struct cci_store *s, const struc
         return cci_fail_nomem(err);
     cc_error_code code = CC_OK;
     int r = cci_layer_lock(l);
-    if (r < 0 && r != -ENOENT)
+    bool there = r == 0;
+    if (there)
+        r = cci_layer_is_whole(l->path);
+    if (r < 0 && (there || r != -ENOENT))
         code = cci_store_fail(err, r, l->path, "open a layer");
-    else if (r == 0 && cci_layer_is_whole(l->path))
-        *found = true;
-    else if (r == 0)
+    else if (there && r == 0)
         code = cci_store_evict(s, l->path, err);
+    else
+        *found = there;
     if (!*found)
         cci_layer_close(l);
     return code;

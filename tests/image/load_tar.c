@@ -3,43 +3,93 @@
  *
  *     load_tar STORE TAR[:REFERENCE] [ARCHITECTURE]
  *
- * prints the configuration and the layers, and for each layer the lines of its index; or the error. The exit code is the
- * error's.
+ * prints the configuration and the layers; and, unless QUIET is in the environment, for each layer the lines of its index:
+ * type, mode, owner, time, size, device, extents, digest of the contents, path, target, attributes, strings with bytes
+ * that are not plain as %XX. Or the error; the exit code is the error's.
  */
 #include "../../src/image/source.h"
 
-static void print_index(const char *layer)
+static void print_escaped(const char *s, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        printf(s[i] > ' ' && s[i] < 0x7f && s[i] != '%' ? "%c" : "%%%02X", (unsigned char)s[i]);
+}
+
+/* The digest of a file's contents, holes as zeroes. */
+static void print_contents(cci_fd data, const struct cci_index_entry *e)
+{
+    static const uint8_t zeroes[CCI_INDEX_BLOCK];
+    uint8_t block[CCI_INDEX_BLOCK], digest[32];
+    char hex[65];
+    struct cci_sha256 h;
+    struct cci_index_extent x = {0, 0, 0};
+    struct cci_view extents = e->extents;
+    cci_sha256_init(&h);
+    for (uint64_t at = 0; at < e->size; at += CCI_INDEX_BLOCK) {
+        uint64_t logical = at / CCI_INDEX_BLOCK;
+        const uint8_t *p = zeroes;
+        while (logical >= (uint64_t)x.logical + x.count && cci_index_take_extent(&extents, &x))
+            continue;
+        if (logical >= x.logical && logical < (uint64_t)x.logical + x.count) {
+            if (cci_os_pread_all(data, block, sizeof(block), (x.block + logical - x.logical) * CCI_INDEX_BLOCK) !=
+                (int64_t)sizeof(block))
+                printf("(data is too short)");
+            p = block;
+        }
+        cci_sha256_update(&h, p, (size_t)CCI_MIN(e->size - at, sizeof(block)));
+    }
+    cci_sha256_final(&h, digest);
+    cci_sha256_hex(digest, hex);
+    printf(" %s", hex);
+}
+
+static void print_entry(cci_fd data, struct cci_index_entry *e)
 {
     static const char types[] = "?fdlcbpshwo";
+    struct cci_index_xattr x;
+    printf("entry %c %04o %u:%u %lld.%09u %llu %u,%u %zu", types[e->type], e->mode, e->uid, e->gid, (long long)e->mtime_sec,
+           e->mtime_nsec, (unsigned long long)e->size, e->major, e->minor, e->extents.n / 16);
+    if (e->type == CCI_INDEX_FILE)
+        print_contents(data, e);
+    else
+        printf(" -");
+    printf(" /");
+    print_escaped(e->path, strlen(e->path));
+    printf(" =");
+    print_escaped(e->target, strlen(e->target));
+    while (cci_index_take_xattr(&e->xattrs, &x)) {
+        printf(" ");
+        print_escaped(x.name, x.name_len);
+        printf("=");
+        print_escaped((const char *)x.value, x.value_len);
+    }
+    printf("\n");
+}
+
+static void print_index(const char *layer)
+{
     struct cci_index_reader r = {{NULL, 0}, 0, 0};
     struct cci_index_entry e;
-    struct cci_index_xattr x;
     struct cci_os_stat st;
     bool end = false;
     cc_error err = {0};
-    char *path = cci_layer_file(layer, "index");
-    cci_fd fd = cci_os_open(path, CCI_OS_RDONLY, 0);
-    if (fd < 0 || cci_os_fstat(fd, &st) < 0)
-        return;
+    char *index_path = cci_layer_file(layer, "index"), *data_path = cci_layer_file(layer, "data");
+    cci_fd fd = cci_os_open(index_path, CCI_OS_RDONLY, 0), data = cci_os_open(data_path, CCI_OS_RDONLY, 0);
+    if (fd < 0 || data < 0 || cci_os_fstat(fd, &st) < 0)
+        exit(3);
     uint8_t *p = malloc(st.size);
     struct cci_view bytes = {p, (size_t)cci_os_pread_all(fd, p, st.size, 0)};
     cc_error_code code = cci_index_open(&r, bytes, &err);
-    while (!code && !(code = cci_index_next(&r, &e, &end, &err)) && !end) {
-        printf("%c %04o %u:%u %lld.%09u %llu %u,%u \"%s\"%s%s", types[e.type], e.mode, e.uid, e.gid,
-               (long long)e.mtime_sec, e.mtime_nsec, (unsigned long long)e.size, e.major, e.minor, e.path,
-               *e.target ? " -> " : "", e.target);
-        while (cci_index_take_xattr(&e.xattrs, &x)) {
-            printf(" %.*s=", (int)x.name_len, x.name);
-            for (size_t i = 0; i < x.value_len; i++)
-                printf("%02x", x.value[i]);
-        }
-        printf(" [%zu]\n", e.extents.n / 16);
-    }
+    while (!code && !(code = cci_index_next(&r, &e, &end, &err)) && !end)
+        print_entry(data, &e);
     if (code)
         printf("damaged index: %s\n", err.message);
+    cci_error_release(&err);
     free(p);
     cci_os_close(fd);
-    cci_mem_free(path);
+    cci_os_close(data);
+    cci_mem_free(index_path);
+    cci_mem_free(data_path);
 }
 
 int main(int argc, char **argv)

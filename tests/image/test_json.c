@@ -161,7 +161,7 @@ static void test_no_memory(void)
         }
         CHECK_EQ_INT(code, CC_ERR_UNKNOWN);
     }
-    CHECK(!"it parses with five allocations");
+    check_fail(__FILE__, __LINE__, "it does not parse even with five allocations");
 }
 
 int main(void)
