@@ -500,6 +500,44 @@ static int run_with_files(const struct job *job, int files[2])
     return status;
 }
 
+/* The time-stamp counter's frequency, for tools/rig: emulation hands the host's counter to the machine, whose kernel
+ * would calibrate it against an emulated timer, and fail on a busy host. */
+static int print_tsc_khz(void)
+{
+    struct timespec from, to;
+    uint64_t ns, ticks = 0, start;
+    clock_gettime(CLOCK_MONOTONIC_RAW, &from);
+    start = __builtin_ia32_rdtsc();
+    do {
+        clock_gettime(CLOCK_MONOTONIC_RAW, &to);
+        ticks = __builtin_ia32_rdtsc() - start;
+        ns = (uint64_t)(to.tv_sec - from.tv_sec) * 1000000000u + (uint64_t)to.tv_nsec - (uint64_t)from.tv_nsec;
+    } while (ns < 20000000);
+    return printf("%llu\n", (unsigned long long)((double)ticks * 1e6 / (double)ns)) < 0;
+}
+
+/* Whether a file of the kernel's has this text; for short ones. */
+static int file_has(const char *path, const char *text)
+{
+    char buffer[8192];
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd < 0 ? -1 : read(fd, buffer, sizeof buffer - 1);
+    close(fd);
+    buffer[n < 0 ? 0 : n] = 0;
+    return strstr(buffer, text) != NULL;
+}
+
+/* Why this machine's clocks are not good enough to be saved for all later runs; NULL if they are. A kernel whose
+ * calibration was disturbed goes on with a coarse clock, or without a timer in each processor. */
+static const char *clock_trouble(void)
+{
+    if (!file_has("/sys/devices/system/clocksource/clocksource0/current_clocksource", "tsc"))
+        return "its kernel did not take the time-stamp counter for a clock";
+    if (!file_has("/sys/devices/system/clockevents/clockevent0/current_device", "lapic"))
+        return "its kernel could not calibrate the processor's timer";
+    return NULL;
+}
+
 int main(void)
 {
     static struct job job;
@@ -507,6 +545,8 @@ int main(void)
     struct rlimit files = {.rlim_cur = 65536, .rlim_max = 1 << 20};
     int outputs[2], status;
 
+    if (getpid() != 1)
+        return print_tsc_khz();
     mount_kernel_filesystems();
     load_modules();
     signal(SIGPIPE, SIG_IGN);
@@ -521,7 +561,10 @@ int main(void)
         send_file(outputs[0], 'o');
         send_file(outputs[1], 'e');
     } else {
+        const char *trouble = kernel_argument("rig.stock") ? NULL : clock_trouble();
         open_port();
+        if (trouble)
+            send_frame('f', trouble, strlen(trouble));
         send_frame('r', "", 0);
         char *text = read_job_from_port(&size);
         parse_job(&job, text, size);
