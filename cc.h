@@ -441,3 +441,10 @@ CC_API cc_error_code cc_fs_stat(cc_instance inst, const char *path, cc_file_info
 #endif
 
 #endif /* CC_H */
+
+/* ==== The library itself ============================================================================= */
+
+#if defined(CC_IMPLEMENTATION) && !defined(CCI_IMPLEMENTED)
+#define CCI_IMPLEMENTED
+#include "src/api/api.h"
+#endif

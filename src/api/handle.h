@@ -80,13 +80,19 @@ static bool cci_handle_take_slot(uint32_t *out)
     return true;
 }
 
-/* Gives an object its handle; the table takes over the caller's reference. On failure the object is destroyed. */
+/* A new object, with one reference: its maker's. */
+static void cci_object_init(struct cci_object *o, void (*destroy)(struct cci_object *o))
+{
+    o->refs = 1;
+    o->handle = 0;
+    o->destroy = destroy;
+}
+
+/* Gives an object its handle. On success the table takes over the maker's reference; on failure it stays. */
 static cc_error_code cci_handle_new(struct cci_object *o, enum cci_kind kind, cc_handle *out, cc_error *err)
 {
     struct cci_registry *r = &cci_registry;
     uint32_t slot = 0;
-    o->refs = 1;
-    o->handle = 0;
     cci_mutex_lock(&r->mutex);
     bool inited = r->init_count > 0;
     bool ok = inited && cci_handle_take_slot(&slot);
@@ -98,7 +104,6 @@ static cc_error_code cci_handle_new(struct cci_object *o, enum cci_kind kind, cc
     cci_mutex_unlock(&r->mutex);
     if (ok)
         return CC_OK;
-    o->destroy(o);
     if (!inited)
         return cci_fail(err, CC_ERR_INVALID_ARGUMENT, NULL, "the library is not initialised: call cc_init first");
     return cci_fail_nomem(err);
@@ -190,6 +195,15 @@ static void cci_handle_drop(cc_handle h, enum cci_kind kind)
     struct cci_object *o;
     if (cci_handle_release(h, kind, &o, NULL) == CC_OK)
         cci_object_unref(o);
+}
+
+/* The same as cci_handle_new, but the object goes if it fails: for those that need nothing else to end. */
+static cc_error_code cci_handle_publish(struct cci_object *o, enum cci_kind kind, cc_handle *out, cc_error *err)
+{
+    cc_error_code code = cci_handle_new(o, kind, out, err);
+    if (code)
+        cci_object_unref(o);
+    return code;
 }
 
 /* Some handle of this kind that is valid now; 0 when there is none. */

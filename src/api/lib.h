@@ -69,13 +69,14 @@ static bool cci_lib_is_up(cc_error *err)
     return up;
 }
 
-/* Frees the table once nothing refers to it. Slots are forgotten, and with them which old handles were once valid. */
+/* The library is down, and its table is freed: which old handles were once valid is forgotten. */
 static void cci_lib_drop_table(void)
 {
     cci_mutex_lock(&cci_registry.mutex);
     cci_mem_free(cci_registry.slots);
     cci_registry.slots = NULL;
     cci_registry.count = cci_registry.cap = cci_registry.free_list = 0;
+    cci_registry.init_count = 0;
     cci_mutex_unlock(&cci_registry.mutex);
 }
 
@@ -125,9 +126,9 @@ CC_API cc_error_code cc_cancel_token_new(cc_cancel_token *out, cc_error *err)
         cci_cancel_unref(cancel);
         return cci_api_end("cancel_token_new", cci_fail_nomem(err), err);
     }
-    t->object.destroy = cci_token_destroy;
+    cci_object_init(&t->object, cci_token_destroy);
     t->cancel = cancel;
-    return cci_api_end("cancel_token_new", cci_handle_new(&t->object, CCI_KIND_TOKEN, out, err), err);
+    return cci_api_end("cancel_token_new", cci_handle_publish(&t->object, CCI_KIND_TOKEN, out, err), err);
 }
 
 CC_API cc_error_code cc_cancel_token_cancel(cc_cancel_token token, cc_error *err)

@@ -1,0 +1,199 @@
+/*
+ * api/source.h - clients and instance sources: handles over the store and the images in it (image/source.h).
+ */
+#ifndef CCI_API_SOURCE_H
+#define CCI_API_SOURCE_H
+
+#include "../image/source.h"
+#include "lib.h"
+
+struct cci_client {
+    struct cci_object object;
+    struct cci_store *store;
+};
+
+struct cci_source {
+    struct cci_object object;
+    struct cci_image *image;
+};
+
+/* ---- Clients --------------------------------------------------------------------------------------------- */
+
+static void cci_client_destroy(struct cci_object *o)
+{
+    cci_store_close(((struct cci_client *)o)->store);
+    cci_mem_free(o);
+}
+
+/* `dir` NULL is the default. */
+static cc_error_code cci_client_make(const char *dir, cc_oci_client *out, cc_error *err)
+{
+    struct cci_client *c = cci_mem_zalloc(1, sizeof(*c));
+    if (!c)
+        return cci_fail_nomem(err);
+    cci_object_init(&c->object, cci_client_destroy);
+    cc_error_code code = cci_store_open(dir, &c->store, err);
+    if (code) {
+        cci_mem_free(c);
+        return code;
+    }
+    return cci_handle_publish(&c->object, CCI_KIND_CLIENT, out, err);
+}
+
+CC_API cc_error_code cc_oci_client_new(cc_oci_client *out, cc_error *err)
+{
+    cci_error_clear(err);
+    if (out)
+        *out = 0;
+    return cci_api_end("client_new", out ? cci_client_make(NULL, out, err) : cci_api_null("out", err), err);
+}
+
+CC_API cc_error_code cc_oci_client_new_with_cache(const char *cache_dir, cc_oci_client *out, cc_error *err)
+{
+    cci_error_clear(err);
+    if (out)
+        *out = 0;
+    cc_error_code code = CC_OK;
+    if (!out || !cache_dir)
+        code = cci_api_null(out ? "cache_dir" : "out", err);
+    else if (!cache_dir[0])
+        code = cci_fail(err, CC_ERR_INVALID_ARGUMENT, NULL, "cache_dir is empty");
+    else
+        code = cci_client_make(cache_dir, out, err);
+    return cci_api_end("client_new", code, err);
+}
+
+CC_API void cc_oci_client_free(cc_oci_client client)
+{
+    cci_handle_drop(client, CCI_KIND_CLIENT);
+}
+
+CC_API char *cc_oci_client_cache_dir(cc_oci_client client)
+{
+    struct cci_object *o;
+    if (cci_handle_get(client, CCI_KIND_CLIENT, &o, NULL) != CC_OK)
+        return NULL;
+    char *dir = cci_mem_strdup(((struct cci_client *)o)->store->dir);
+    cci_object_unref(o);
+    return dir;
+}
+
+/* ---- Sources --------------------------------------------------------------------------------------------- */
+
+static void cci_source_destroy(struct cci_object *o)
+{
+    cci_image_free(((struct cci_source *)o)->image);
+    cci_mem_free(o);
+}
+
+/* Gives an image its handle; takes over the image, also on failure. */
+static cc_error_code cci_source_publish(struct cci_image *image, cc_instance_source *out, cc_error *err)
+{
+    struct cci_source *s = cci_mem_zalloc(1, sizeof(*s));
+    if (!s) {
+        cci_image_free(image);
+        return cci_fail_nomem(err);
+    }
+    cci_object_init(&s->object, cci_source_destroy);
+    s->image = image;
+    return cci_handle_publish(&s->object, CCI_KIND_SOURCE, out, err);
+}
+
+static cc_error_code cci_source_load_tar(struct cci_client *c, const char *tar_path, const cc_pull_options *opts,
+                                         cc_instance_source *out, cc_error *err)
+{
+    struct cci_image *image;
+    struct cci_cancel *cancel;
+    struct cci_platform want = cci_platform_host();
+    if (opts && (opts->platform_os || opts->platform_arch))
+        want = cci_platform_make(opts->platform_os ? opts->platform_os : "linux",
+                                 opts->platform_arch ? opts->platform_arch : want.arch, NULL);
+    cc_error_code code = cci_token_use(opts ? opts->cancel : 0, &cancel, err);
+    if (code)
+        return code;
+    const struct cci_wait wait = {CCI_FOREVER, cancel};
+    code = cci_image_load_tar(c->store, tar_path, &want, &wait, &image, err);
+    cci_cancel_unref(cancel);
+    return code ? code : cci_source_publish(image, out, err);
+}
+
+CC_API cc_error_code cc_oci_client_load_tar(cc_oci_client client, const char *tar_path, const cc_pull_options *opts,
+                                            cc_instance_source *out, cc_error *err)
+{
+    struct cci_object *o;
+    cci_error_clear(err);
+    if (out)
+        *out = 0;
+    cc_error_code code = CC_OK;
+    if (!out || !tar_path)
+        code = cci_api_null(out ? "tar_path" : "out", err);
+    else
+        code = cci_handle_get(client, CCI_KIND_CLIENT, &o, err);
+    if (code == CC_OK) {
+        code = cci_source_load_tar((struct cci_client *)o, tar_path, opts, out, err);
+        cci_object_unref(o);
+    }
+    return cci_api_end("load_tar", code, err);
+}
+
+CC_API void cc_instance_source_free(cc_instance_source source)
+{
+    cci_handle_drop(source, CCI_KIND_SOURCE);
+}
+
+/* ---- Configuration --------------------------------------------------------------------------------------- */
+
+static bool cci_source_copy_list(const struct cci_strings *from, char ***out, size_t *count)
+{
+    struct cci_strings copy = {0};
+    if (cci_strings_add_all(&copy, (const char *const *)from->at, from->count))
+        *out = cci_strings_release(&copy, count);
+    cci_strings_free(&copy);
+    return *out != NULL;
+}
+
+static bool cci_source_copy_config(const struct cci_image_config *from, cc_image_config *to)
+{
+    to->architecture = cci_mem_strdup(from->platform.arch);
+    to->working_dir = cci_mem_strdup(from->working_dir);
+    to->user = cci_mem_strdup(from->user);
+    return to->architecture && to->working_dir && to->user &&
+           cci_source_copy_list(&from->env, &to->env, &to->env_count) &&
+           cci_source_copy_list(&from->entrypoint, &to->entrypoint, &to->entrypoint_count) &&
+           cci_source_copy_list(&from->cmd, &to->cmd, &to->cmd_count);
+}
+
+CC_API void cc_image_config_free(cc_image_config *config)
+{
+    if (!config)
+        return;
+    cci_mem_free(config->architecture);
+    cci_mem_free(config->working_dir);
+    cci_mem_free(config->user);
+    cc_free_string_array(config->env, config->env_count);
+    cc_free_string_array(config->entrypoint, config->entrypoint_count);
+    cc_free_string_array(config->cmd, config->cmd_count);
+    cci_mem_free(config);
+}
+
+CC_API cc_error_code cc_source_get_config(cc_instance_source source, cc_image_config **out, cc_error *err)
+{
+    struct cci_object *o;
+    cci_error_clear(err);
+    if (out)
+        *out = NULL;
+    cc_error_code code = out ? cci_handle_get(source, CCI_KIND_SOURCE, &o, err) : cci_api_null("out", err);
+    if (code == CC_OK) {
+        cc_image_config *copy = cci_mem_zalloc(1, sizeof(*copy));
+        if (copy && cci_source_copy_config(cci_image_config(((struct cci_source *)o)->image), copy)) {
+            *out = copy;
+        } else {
+            cc_image_config_free(copy);
+            code = cci_fail_nomem(err);
+        }
+        cci_object_unref(o);
+    }
+    return cci_api_end("source_get_config", code, err);
+}
+
+#endif
