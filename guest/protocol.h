@@ -60,10 +60,10 @@
 #define CCI_PROTO_PORT 1021u        /* vsock port the agent listens on */
 #define CCI_PROTO_READY_PORT 1022u  /* vsock port of the host the agent dials once */
 
-#define CCI_PROTO_HEADER 16u          /* bytes of a frame header */
-#define CCI_PROTO_INLINE 65536u       /* bytes of one channel that travel inside a reply */
-#define CCI_PROTO_MAX_DATA 131072u    /* payload of one DATA frame; more than INLINE */
-#define CCI_PROTO_MAX_REPLY 135168u   /* two inline channels and their fields */
+#define CCI_PROTO_HEADER 16u           /* bytes of a frame header */
+#define CCI_PROTO_INLINE 65536u        /* bytes of one channel that travel inside a reply */
+#define CCI_PROTO_MAX_DATA 131072u     /* payload of one DATA frame; more than INLINE */
+#define CCI_PROTO_MAX_REPLY 135168u    /* two inline channels and their fields */
 #define CCI_PROTO_MAX_REQUEST 4194304u /* Linux refuses argument lists beyond about 2 MiB */
 
 /* Frame types. A number, once used, keeps its meaning. */
@@ -113,11 +113,11 @@ enum { CCI_CHANNEL_FILE = 0, CCI_CHANNEL_STDOUT = 1, CCI_CHANNEL_STDERR = 2, CCI
 
 /* Flags of EXEC. Standard input is /dev/null; so is every output that is not captured. */
 enum {
-    CCI_EXEC_STDOUT = 1,     /* capture standard output */
-    CCI_EXEC_STDERR = 2,     /* capture standard error */
-    CCI_EXEC_MERGE = 4,      /* standard error goes where standard output goes, in order */
-    CCI_EXEC_NOTIFY = 8,     /* send STARTED as soon as the program runs */
-    CCI_EXEC_MAKE_DIR = 16   /* create the directory if it is missing (an image's WorkingDir) */
+    CCI_EXEC_STDOUT = 1,   /* capture standard output */
+    CCI_EXEC_STDERR = 2,   /* capture standard error */
+    CCI_EXEC_MERGE = 4,    /* standard error goes where standard output goes, in order */
+    CCI_EXEC_NOTIFY = 8,   /* send STARTED as soon as the program runs */
+    CCI_EXEC_MAKE_DIR = 16 /* create the directory if it is missing (an image's WorkingDir) */
 };
 
 /* ---- headers ------------------------------------------------------------------------------- */
@@ -128,13 +128,15 @@ struct cci_proto_header {
     uint64_t id;     /* request the frame belongs to */
 };
 
-static void cci_proto_store_header(uint8_t *p, uint32_t length, uint32_t type, uint64_t id) {
+static void cci_proto_store_header(uint8_t *p, uint32_t length, uint32_t type, uint64_t id)
+{
     cci_put_le32(p, length);
     cci_put_le32(p + 4, type);
     cci_put_le64(p + 8, id);
 }
 
-static struct cci_proto_header cci_proto_load_header(const uint8_t *p) {
+static struct cci_proto_header cci_proto_load_header(const uint8_t *p)
+{
     struct cci_proto_header h;
     h.length = cci_le32(p);
     h.type = cci_le32(p + 4);
@@ -152,30 +154,36 @@ struct cci_proto_writer {
     size_t len;  /* bytes the message takes so far */
 };
 
-static void cci_proto_put_raw(struct cci_proto_writer *w, const void *bytes, size_t n) {
-    if (n != 0 && w->len <= w->cap && n <= w->cap - w->len) memcpy(w->at + w->len, bytes, n);
+static void cci_proto_put_raw(struct cci_proto_writer *w, const void *bytes, size_t n)
+{
+    if (n != 0 && w->len <= w->cap && n <= w->cap - w->len)
+        memcpy(w->at + w->len, bytes, n);
     w->len += n;
 }
 
-static void cci_proto_put32(struct cci_proto_writer *w, uint32_t v) {
+static void cci_proto_put32(struct cci_proto_writer *w, uint32_t v)
+{
     uint8_t b[4];
     cci_put_le32(b, v);
     cci_proto_put_raw(w, b, sizeof b);
 }
 
-static void cci_proto_put64(struct cci_proto_writer *w, uint64_t v) {
+static void cci_proto_put64(struct cci_proto_writer *w, uint64_t v)
+{
     uint8_t b[8];
     cci_put_le64(b, v);
     cci_proto_put_raw(w, b, sizeof b);
 }
 
-static void cci_proto_put_bytes(struct cci_proto_writer *w, const void *bytes, size_t n) {
+static void cci_proto_put_bytes(struct cci_proto_writer *w, const void *bytes, size_t n)
+{
     cci_proto_put32(w, (uint32_t)n);
     cci_proto_put_raw(w, bytes, n);
 }
 
 /* A string; NULL counts as empty. */
-static void cci_proto_put_str(struct cci_proto_writer *w, const char *s) {
+static void cci_proto_put_str(struct cci_proto_writer *w, const char *s)
+{
     cci_proto_put_bytes(w, s, s ? strlen(s) : 0);
 }
 
@@ -189,10 +197,12 @@ struct cci_proto_reader {
     bool bad;          /* the payload contradicted itself */
 };
 
-static const uint8_t *cci_proto_take(struct cci_proto_reader *r, size_t n) {
+static const uint8_t *cci_proto_take(struct cci_proto_reader *r, size_t n)
+{
     const uint8_t *p = r->at;
     if (r->left < n) {
-        if (r->left != 0) r->bad = true;
+        if (r->left != 0)
+            r->bad = true;
         r->left = 0;
         return NULL;
     }
@@ -203,18 +213,21 @@ static const uint8_t *cci_proto_take(struct cci_proto_reader *r, size_t n) {
     return p;
 }
 
-static uint32_t cci_proto_get32(struct cci_proto_reader *r) {
+static uint32_t cci_proto_get32(struct cci_proto_reader *r)
+{
     const uint8_t *p = cci_proto_take(r, 4);
     return p ? cci_le32(p) : 0;
 }
 
-static uint64_t cci_proto_get64(struct cci_proto_reader *r) {
+static uint64_t cci_proto_get64(struct cci_proto_reader *r)
+{
     const uint8_t *p = cci_proto_take(r, 8);
     return p ? cci_le64(p) : 0;
 }
 
 /* Returns the bytes in place and their number in *n. */
-static const uint8_t *cci_proto_get_bytes(struct cci_proto_reader *r, size_t *n) {
+static const uint8_t *cci_proto_get_bytes(struct cci_proto_reader *r, size_t *n)
+{
     uint32_t want = cci_proto_get32(r);
     const uint8_t *p;
     *n = 0;

@@ -8,7 +8,8 @@
  *   main.c     arguments, start, the end
  *   boot.c     modules, mounts, the switch into the image's root
  *   loop.c     epoll, deferred frees
- *   conn.c     accepting, frames in and out, the table of requests, dispatch
+ *   listen.c   accepting connections, and dialling the host once
+ *   conn.c     frames in and out, the table of requests, dispatch
  *   feed.c     bytes from a descriptor to the host: gathered inline, or pumped into a stream
  *   exec.c     commands: start, reap, report, signal
  *   user.c     users and groups of the image
@@ -39,8 +40,8 @@ enum {
 /* ---- loop.c -------------------------------------------------------------------------------- */
 
 struct source {
-    int fd;          /* -1 when closed */
-    uint32_t events; /* what epoll watches now */
+    int fd;                                           /* -1 when closed */
+    uint32_t events;                                  /* what epoll watches now */
     void (*ready)(struct source *s, uint32_t events); /* NULL while epoll does not watch it */
 };
 
@@ -54,12 +55,12 @@ void loop_run(void);
 /* ---- main.c: the way out ------------------------------------------------------------------- */
 
 struct agent {
-    bool machine;         /* PID 1 of a machine; else a process on the host */
-    bool own_root;        /* the root directory is the image's, ours to write to */
-    int null_fd;          /* /dev/null, for commands */
-    int boot_errno;       /* why boot failed, 0 if it did not */
+    bool machine;          /* PID 1 of a machine; else a process on the host */
+    bool own_root;         /* the root directory is the image's, ours to write to */
+    int null_fd;           /* /dev/null, for commands */
+    int boot_errno;        /* why boot failed, 0 if it did not */
     const char *boot_what; /* the step that failed */
-    char *user;           /* for commands that name none; NULL = root */
+    char *user;            /* for commands that name none; NULL = root */
 };
 extern struct agent agent;
 
@@ -87,10 +88,10 @@ enum conn_kind { CONN_CONTROL, CONN_NEW, CONN_FEED, CONN_SINK, CONN_DEAD };
 struct conn {
     struct source src;
     enum conn_kind kind;
-    bool connecting;         /* our own dial has not been answered yet */
-    uint8_t *in;             /* received, not yet understood */
+    bool connecting; /* our own dial has not been answered yet */
+    uint8_t *in;     /* received, not yet understood */
     size_t in_len, in_cap;
-    uint8_t *out;            /* queued for sending */
+    uint8_t *out; /* queued for sending */
     size_t out_off, out_len, out_cap;
     struct feed *feed;       /* CONN_FEED: what fills it */
     struct request *request; /* CONN_SINK: what it fills */
@@ -108,9 +109,9 @@ struct request {
     struct conn *sink; /* connection attached for `data` */
 };
 
-void serve_unix(const char *path);
-void serve_vsock(void);  /* listens, and dials the host; HELLO is still to be sent */
-void conn_hello(void);   /* HELLO, with the outcome of boot */
+void serve_unix(const char *path);                     /* listen.c */
+void serve_vsock(void);                                /* listens, and dials the host; HELLO is still to be sent */
+void conn_hello(void);                                 /* HELLO, with the outcome of boot */
 struct request *request_new(size_t size, uint64_t id); /* zeroed, in the table */
 struct request *request_find(uint64_t id);
 void request_free(struct request *r); /* out of the table; its sink is closed */
@@ -122,9 +123,12 @@ void frame_end(void);
 /* The common start of a reply; `extra` is room for result fields. */
 struct cci_proto_writer *reply_begin(uint64_t id, int err, const char *what, size_t extra);
 void reply(uint64_t id, int err, const char *what);
-void announce(uint64_t id, uint32_t channel, uint64_t size); /* STREAM */
-char *get_cstr(struct cci_proto_reader *in);    /* NUL-terminated in place; NULL if it has a NUL */
+void announce(uint64_t id, uint32_t channel, uint64_t size);   /* STREAM */
+char *get_cstr(struct cci_proto_reader *in);                   /* NUL-terminated in place; NULL if it has a NUL */
 ssize_t conn_send(struct conn *c, const uint8_t *p, size_t n); /* -1: would block; -2: broken */
+struct conn *conn_new(int fd, enum conn_kind kind, uint32_t events);
+bool conn_has_control(void); /* the control connection is there */
+bool conn_too_many(void);
 void conn_close(struct conn *c);
 
 /* ---- feed.c -------------------------------------------------------------------------------- */
@@ -134,23 +138,23 @@ struct feed {
     struct request *request;
     uint32_t channel;
     enum { FEED_GATHER, FEED_ANNOUNCED, FEED_ATTACHED, FEED_DROP, FEED_DONE } state;
-    bool pollable;    /* epoll can watch the descriptor (a regular file it cannot) */
-    bool ended;       /* END is staged or sent */
-    uint8_t *buf;     /* CCI_PROTO_HEADER spare bytes, then data */
-    size_t len, cap;  /* data bytes, and room for them */
-    size_t limit;     /* inline limit */
-    size_t sent;      /* attached: bytes of the staged frame already sent */
-    size_t staged;    /* attached: bytes of the staged frame, header included */
-    int err;          /* why reading ended early */
-    uint64_t size;    /* size hint for the announcement */
+    bool pollable;   /* epoll can watch the descriptor (a regular file it cannot) */
+    bool ended;      /* END is staged or sent */
+    uint8_t *buf;    /* CCI_PROTO_HEADER spare bytes, then data */
+    size_t len, cap; /* data bytes, and room for them */
+    size_t limit;    /* inline limit */
+    size_t sent;     /* attached: bytes of the staged frame already sent */
+    size_t staged;   /* attached: bytes of the staged frame, header included */
+    int err;         /* why reading ended early */
+    uint64_t size;   /* size hint for the announcement */
     struct conn *conn;
     /* told once: everything gathered inline or handed to the stream (or dropped) */
     void (*done)(struct request *r);
 };
 struct feed *feed_new(struct request *r, uint32_t channel, int fd, bool pollable, size_t limit,
                       void (*done)(struct request *));
-void feed_start(struct feed *f); /* reads what is there already */
-bool feed_inline(const struct feed *f); /* done, and its bytes are in buf */
+void feed_start(struct feed *f);         /* reads what is there already */
+bool feed_inline(const struct feed *f);  /* done, and its bytes are in buf */
 bool feed_settled(const struct feed *f); /* done or announced: the reply need not wait for it */
 void feed_attach(struct feed *f, struct conn *c);
 void feed_conn_ready(struct feed *f, uint32_t events);

@@ -29,8 +29,8 @@
 #include <unistd.h>
 
 #define MODULE_DIR "/lib/modules/cc/"
-#define OVERLAY                                                                                    \
-    "lowerdir=/lower,upperdir=/upper/upper,workdir=/upper/work,"                                   \
+#define OVERLAY                                                                                                        \
+    "lowerdir=/lower,upperdir=/upper/upper,workdir=/upper/work,"                                                       \
     "redirect_dir=off,metacopy=off,index=off"
 enum { MODULE_COMPRESSED = 4 }; /* MODULE_INIT_COMPRESSED_FILE */
 
@@ -43,7 +43,8 @@ struct mounting {
 
 /* ---- modules --------------------------------------------------------------------------------- */
 
-static void load_module(const char *name) {
+static void load_module(const char *name)
+{
     char *path = join(MODULE_DIR, name, "");
     size_t n = strlen(name);
     bool plain = n > 3 && !strcmp(name + n - 3, ".ko");
@@ -55,70 +56,84 @@ static void load_module(const char *name) {
             end_agent();
         }
     }
-    if (fd >= 0) close(fd);
+    if (fd >= 0)
+        close(fd);
     unlink(path); /* its memory is the guest's */
     free(path);
 }
 
-static void load_modules(void) {
+static void load_modules(void)
+{
     char list[8192], *line = list, *end;
     ssize_t n;
     int fd = open(MODULE_DIR "order", O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return; /* the kernel has everything built in */
+    if (fd < 0)
+        return; /* the kernel has everything built in */
     n = read(fd, list, sizeof list - 1);
     close(fd);
-    if (n < 0 || n == sizeof list - 1) die(MODULE_DIR "order", n < 0 ? errno : EFBIG);
+    if (n < 0 || n == sizeof list - 1)
+        die(MODULE_DIR "order", n < 0 ? errno : EFBIG);
     list[n] = 0;
     while ((end = strchr(line, '\n'))) {
         *end = 0;
-        if (*line) load_module(line);
+        if (*line)
+            load_module(line);
         line = end + 1;
     }
 }
 
 /* ---- mounts ---------------------------------------------------------------------------------- */
 
-static bool failed(const char *what, int err) {
+static bool failed(const char *what, int err)
+{
     agent.boot_errno = err;
     agent.boot_what = what;
     say(what, NULL, err);
     return false;
 }
 
-static bool mount_one(const struct mounting *m) {
+static bool mount_one(const struct mounting *m)
+{
     int err = 0;
-    if (mount(m->source, m->target, m->type, m->flags, m->options)) err = errno;
+    if (mount(m->source, m->target, m->type, m->flags, m->options))
+        err = errno;
     /* The image may lack the directory; it may be the device that is missing, too. */
     if (err == ENOENT && mkdir(m->target, 0755) == 0)
         err = mount(m->source, m->target, m->type, m->flags, m->options) ? errno : 0;
-    if (!err || (m->optional && (err == ENODEV || err == ENOENT))) return true;
+    if (!err || (m->optional && (err == ENODEV || err == ENOENT)))
+        return true;
     return failed(join(join("cannot mount ", m->source, " on "), m->target, ""), err);
 }
 
-static bool mount_disks(const struct boot_options *o) {
+static bool mount_disks(const struct boot_options *o)
+{
     bool memory = !strcmp(o->scratch, "tmpfs");
     const struct mounting disks[] = {
         {o->root, "/lower", "ext4", MS_RDONLY | MS_NOATIME, NULL, false},
         {o->scratch, "/upper", memory ? "tmpfs" : "ext4", MS_NOATIME, memory ? NULL : "discard", false},
     };
     const struct mounting overlay = {"overlay", "/root", "overlay", 0, OVERLAY, false};
-    if (!mount_one(&disks[0]) || !mount_one(&disks[1])) return false;
+    if (!mount_one(&disks[0]) || !mount_one(&disks[1]))
+        return false;
     mkdir("/upper/upper", 0755); /* on a scratch disk the host has made them */
     mkdir("/upper/work", 0755);
     return mount_one(&overlay);
 }
 
 /* The overlay becomes the root; /dev moves along. */
-static bool switch_root(void) {
+static bool switch_root(void)
+{
     const struct mounting dev = {"/dev", "/root/dev", NULL, MS_MOVE, NULL, false};
-    if (!mount_one(&dev)) return false;
+    if (!mount_one(&dev))
+        return false;
     if (chdir("/root") || mount(".", "/", NULL, MS_MOVE, NULL) || chroot(".") || chdir("/"))
         return failed("cannot change to the image's root", errno);
     agent.own_root = true;
     return true;
 }
 
-static bool mount_kernel_filesystems(void) {
+static bool mount_kernel_filesystems(void)
+{
     static const struct mounting list[] = {
         {"proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL, false},
         {"sysfs", "/sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL, false},
@@ -128,65 +143,79 @@ static bool mount_kernel_filesystems(void) {
         {"mqueue", "/dev/mqueue", "mqueue", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL, true},
     };
     static const char *const links[][2] = {
-        {"/proc/self/fd", "/dev/fd"},       {"/proc/self/fd/0", "/dev/stdin"},
-        {"/proc/self/fd/1", "/dev/stdout"}, {"/proc/self/fd/2", "/dev/stderr"},
-        {"/proc/kcore", "/dev/core"},
+        {"/proc/self/fd", "/dev/fd"},       {"/proc/self/fd/0", "/dev/stdin"}, {"/proc/self/fd/1", "/dev/stdout"},
+        {"/proc/self/fd/2", "/dev/stderr"}, {"/proc/kcore", "/dev/core"},
     };
     for (size_t i = 0; i < sizeof list / sizeof *list; i++)
-        if (!mount_one(&list[i])) return false;
+        if (!mount_one(&list[i]))
+            return false;
     for (size_t i = 0; i < sizeof links / sizeof *links; i++)
-        if (symlink(links[i][0], links[i][1]) && errno != EEXIST) return failed("/dev links", errno);
+        if (symlink(links[i][0], links[i][1]) && errno != EEXIST)
+            return failed("/dev links", errno);
     return true;
 }
 
 /* 127.0.0.1 comes by itself with the interface. A kernel without IPv4 has nothing to bring up. */
-static void loopback_up(void) {
+static void loopback_up(void)
+{
     struct ifreq r = {.ifr_name = "lo", .ifr_flags = IFF_UP | IFF_RUNNING};
     int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    if (fd < 0) return;
-    if (ioctl(fd, SIOCSIFFLAGS, &r)) say("lo", NULL, errno);
+    if (fd < 0)
+        return;
+    if (ioctl(fd, SIOCSIFFLAGS, &r))
+        say("lo", NULL, errno);
     close(fd);
 }
 
-void boot_machine(const struct boot_options *o) {
+void boot_machine(const struct boot_options *o)
+{
     const struct mounting dev = {"devtmpfs", "/dev", "devtmpfs", MS_NOSUID, "mode=755", false};
     load_modules();
     serve_vsock(); /* the host takes the connection while we mount */
-    if (mount_one(&dev) && mount_disks(o) && switch_root() && mount_kernel_filesystems()) loopback_up();
+    if (mount_one(&dev) && mount_disks(o) && switch_root() && mount_kernel_filesystems())
+        loopback_up();
     conn_hello();
 }
 
 /* ---- as a process on the host ---------------------------------------------------------------- */
 
-static void write_map(const char *path, const char *text) {
+static void write_map(const char *path, const char *text)
+{
     int fd = open(path, O_WRONLY | O_CLOEXEC);
-    if (fd < 0 || write(fd, text, strlen(text)) < 0) die(path, errno);
+    if (fd < 0 || write(fd, text, strlen(text)) < 0)
+        die(path, errno);
     close(fd);
 }
 
-static char *decimal(unsigned n) {
+static char *decimal(unsigned n)
+{
     static char digits[16];
     char *p = digits + sizeof digits - 1;
-    do *--p = (char)('0' + n % 10);
+    do
+        *--p = (char)('0' + n % 10);
     while (n /= 10);
     return p;
 }
 
 /* Own mounts and process numbers; for an ordinary user, in a user namespace where he is root. */
-static void enter_namespaces(void) {
+static void enter_namespaces(void)
+{
     unsigned uid = geteuid(), gid = getegid();
     int flags = CLONE_NEWNS | CLONE_NEWPID | (uid ? CLONE_NEWUSER : 0);
     pid_t pid;
     int status;
-    if (unshare(flags)) die("namespaces", errno);
+    if (unshare(flags))
+        die("namespaces", errno);
     if (uid) {
         write_map("/proc/self/setgroups", "deny");
         write_map("/proc/self/uid_map", join("0 ", decimal(uid), " 1"));
         write_map("/proc/self/gid_map", join("0 ", decimal(gid), " 1"));
     }
-    if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL)) die("private mounts", errno);
+    if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL))
+        die("private mounts", errno);
     pid = fork();
-    if (pid < 0) die("fork", errno);
+    if (pid < 0)
+        die("fork", errno);
     if (pid == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL); /* who ends the parent means us */
         return;
@@ -196,25 +225,34 @@ static void enter_namespaces(void) {
     _exit(WIFEXITED(status) ? WEXITSTATUS(status) : 1);
 }
 
-static void enter_root(const char *root) {
+static void enter_root(const char *root)
+{
     char *proc = join(root, "/proc", ""), *dev = join(root, "/dev", "");
     /* A tree without these directories does without the mounts. */
     if (mount("proc", proc, "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) && errno != ENOENT)
         die(proc, errno);
-    if (mount("/dev", dev, NULL, MS_BIND | MS_REC, NULL) && errno != ENOENT) die(dev, errno);
-    if (chroot(root)) die(root, errno);
+    if (mount("/dev", dev, NULL, MS_BIND | MS_REC, NULL) && errno != ENOENT)
+        die(dev, errno);
+    if (chroot(root))
+        die(root, errno);
     free(proc);
     free(dev);
     agent.own_root = true;
 }
 
-void boot_process(const char *socket_path, const char *root) {
+void boot_process(const char *socket_path, const char *root)
+{
     /* Whatever else we were started with is no business of the commands'. */
-    if (syscall(SYS_close_range, 3, ~0U, CLOSE_RANGE_CLOEXEC)) die("close_range", errno);
+    if (syscall(SYS_close_range, 3, ~0U, CLOSE_RANGE_CLOEXEC))
+        die("close_range", errno);
     serve_unix(socket_path);
-    if (setgroups(0, NULL) && errno != EPERM) die("groups", errno);
+    if (setgroups(0, NULL) && errno != EPERM)
+        die("groups", errno);
     enter_namespaces();
-    if (root) enter_root(root);
-    if (chdir("/")) die("/", errno);
-    if (write(1, "ready\n", 6) < 0) die("standard output", errno);
+    if (root)
+        enter_root(root);
+    if (chdir("/"))
+        die("/", errno);
+    if (write(1, "ready\n", 6) < 0)
+        die("standard output", errno);
 }

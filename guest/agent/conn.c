@@ -10,16 +10,12 @@
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
-
-#include <linux/vm_sockets.h>
 
 enum { FIRST_IN = 8192, ATTACH_SIZE = 12, END_MAX = 4096, GULPS_PER_TURN = 8 };
 
 struct request *requests;
 static unsigned request_count, conn_count;
-static struct source listener;
 static struct conn *control;
 static struct cci_proto_writer frame; /* the frame being written to the control connection */
 static uint32_t frame_type;
@@ -29,7 +25,8 @@ static void conn_ready(struct source *s, uint32_t events);
 
 /* ---- requests ------------------------------------------------------------------------------ */
 
-struct request *request_new(size_t size, uint64_t id) {
+struct request *request_new(size_t size, uint64_t id)
+{
     struct request *r = must(calloc(1, size));
     r->id = id;
     r->next = requests;
@@ -38,18 +35,23 @@ struct request *request_new(size_t size, uint64_t id) {
     return r;
 }
 
-struct request *request_find(uint64_t id) {
+struct request *request_find(uint64_t id)
+{
     struct request *r = requests;
-    while (r && r->id != id) r = r->next;
+    while (r && r->id != id)
+        r = r->next;
     return r;
 }
 
-void request_free(struct request *r) {
+void request_free(struct request *r)
+{
     struct request **at = &requests;
-    while (*at != r) at = &(*at)->next;
+    while (*at != r)
+        at = &(*at)->next;
     *at = r->next;
     request_count--;
-    for (int i = 0; i < CCI_CHANNELS; i++) feed_free(r->feeds[i]);
+    for (int i = 0; i < CCI_CHANNELS; i++)
+        feed_free(r->feeds[i]);
     if (r->sink) {
         r->sink->request = NULL;
         conn_close(r->sink);
@@ -59,17 +61,34 @@ void request_free(struct request *r) {
 
 /* ---- connections --------------------------------------------------------------------------- */
 
-static struct conn *conn_new(int fd, enum conn_kind kind, uint32_t events) {
+struct conn *conn_new(int fd, enum conn_kind kind, uint32_t events)
+{
     struct conn *c = must(calloc(1, sizeof *c));
     c->kind = kind;
     conn_count++;
-    if (loop_add(&c->src, fd, events, conn_ready)) die("epoll", errno);
+    if (kind == CONN_CONTROL)
+        control = c;
+    if (loop_add(&c->src, fd, events, conn_ready))
+        die("epoll", errno);
     return c;
 }
 
-void conn_close(struct conn *c) {
-    if (c->kind == CONN_DEAD) return;
-    if (c->kind == CONN_CONTROL) end_agent(); /* the host is gone, or its library closed us */
+bool conn_has_control(void)
+{
+    return control != NULL;
+}
+
+bool conn_too_many(void)
+{
+    return conn_count >= MAX_CONNS;
+}
+
+void conn_close(struct conn *c)
+{
+    if (c->kind == CONN_DEAD)
+        return;
+    if (c->kind == CONN_CONTROL)
+        end_agent(); /* the host is gone, or its library closed us */
     c->kind = CONN_DEAD;
     conn_count--;
     loop_close(&c->src);
@@ -78,36 +97,43 @@ void conn_close(struct conn *c) {
     loop_free(c);
 }
 
-ssize_t conn_send(struct conn *c, const uint8_t *p, size_t n) {
+ssize_t conn_send(struct conn *c, const uint8_t *p, size_t n)
+{
     ssize_t sent;
     do {
         sent = send(c->src.fd, p, n, MSG_NOSIGNAL | MSG_DONTWAIT);
     } while (sent < 0 && errno == EINTR);
-    if (sent >= 0) return sent;
+    if (sent >= 0)
+        return sent;
     return errno == EAGAIN ? -1 : -2;
 }
 
 /* Sends what is queued on the control connection. */
-static void flush(struct conn *c) {
+static void flush(struct conn *c)
+{
     while (!c->connecting && c->out_len) {
         ssize_t n = conn_send(c, c->out + c->out_off, c->out_len);
-        if (n == -2) end_agent();
-        if (n < 0) break;
+        if (n == -2)
+            end_agent();
+        if (n < 0)
+            break;
         c->out_off += (size_t)n;
         c->out_len -= (size_t)n;
     }
-    if (!c->out_len) c->out_off = 0;
+    if (!c->out_len)
+        c->out_off = 0;
     /* A host that does not read its replies is not read either. */
-    loop_watch(&c->src, (c->out_len < OUT_HIGH ? EPOLLIN : 0u) |
-                            (c->out_len || c->connecting ? EPOLLOUT : 0u));
+    loop_watch(&c->src, (c->out_len < OUT_HIGH ? EPOLLIN : 0u) | (c->out_len || c->connecting ? EPOLLOUT : 0u));
 }
 
-struct cci_proto_writer *frame_begin(uint32_t type, uint64_t id, size_t need) {
+struct cci_proto_writer *frame_begin(uint32_t type, uint64_t id, size_t need)
+{
     struct conn *c = control;
     size_t end = c->out_off + c->out_len;
     need += CCI_PROTO_HEADER;
     if (end + need > c->out_cap) {
-        if (c->out_len) memmove(c->out, c->out + c->out_off, c->out_len);
+        if (c->out_len)
+            memmove(c->out, c->out + c->out_off, c->out_len);
         c->out_off = 0;
         end = c->out_len;
     }
@@ -124,33 +150,39 @@ struct cci_proto_writer *frame_begin(uint32_t type, uint64_t id, size_t need) {
     return &frame;
 }
 
-void frame_end(void) {
-    if (frame.len > frame.cap) die("reply larger than its estimate", 0);
+void frame_end(void)
+{
+    if (frame.len > frame.cap)
+        die("reply larger than its estimate", 0);
     cci_proto_store_header(frame.at - CCI_PROTO_HEADER, (uint32_t)frame.len, frame_type, frame_id);
     control->out_len += CCI_PROTO_HEADER + frame.len;
     flush(control);
 }
 
-struct cci_proto_writer *reply_begin(uint64_t id, int err, const char *what, size_t extra) {
+struct cci_proto_writer *reply_begin(uint64_t id, int err, const char *what, size_t extra)
+{
     struct cci_proto_writer *w = frame_begin(CCI_MSG_REPLY, id, 8 + strlen(what) + extra);
     cci_proto_put32(w, (uint32_t)err);
     cci_proto_put_str(w, what);
     return w;
 }
 
-void reply(uint64_t id, int err, const char *what) {
+void reply(uint64_t id, int err, const char *what)
+{
     reply_begin(id, err, what, 0);
     frame_end();
 }
 
-void announce(uint64_t id, uint32_t channel, uint64_t size) {
+void announce(uint64_t id, uint32_t channel, uint64_t size)
+{
     struct cci_proto_writer *w = frame_begin(CCI_MSG_STREAM, id, 12);
     cci_proto_put32(w, channel);
     cci_proto_put64(w, size);
     frame_end();
 }
 
-void conn_hello(void) {
+void conn_hello(void)
+{
     const char *what = agent.boot_what ? agent.boot_what : "";
     struct cci_proto_writer *w = frame_begin(CCI_MSG_HELLO, 0, 28 + strlen(what));
     cci_proto_put32(w, CCI_PROTO_MAGIC);
@@ -162,7 +194,8 @@ void conn_hello(void) {
     frame_end();
 }
 
-char *get_cstr(struct cci_proto_reader *in) {
+char *get_cstr(struct cci_proto_reader *in)
+{
     size_t n;
     /* The length before the string has been read: the string moves over it, and has room for NUL. */
     char *p = (char *)(uintptr_t)cci_proto_get_bytes(in, &n);
@@ -178,24 +211,29 @@ char *get_cstr(struct cci_proto_reader *in) {
 
 /* ---- dispatch ------------------------------------------------------------------------------ */
 
-static void kill_request(uint64_t id, struct cci_proto_reader *in) {
+static void kill_request(uint64_t id, struct cci_proto_reader *in)
+{
     uint64_t target = cci_proto_get64(in);
     exec_kill(id, target, (int)cci_proto_get32(in));
 }
 
-static void detach_request(uint64_t id, struct cci_proto_reader *in) {
+static void detach_request(uint64_t id, struct cci_proto_reader *in)
+{
     struct request *r = request_find(cci_proto_get64(in));
-    if (r) r->detach(r);
+    if (r)
+        r->detach(r);
     reply(id, 0, "");
 }
 
-static void ping(uint64_t id, struct cci_proto_reader *in) {
+static void ping(uint64_t id, struct cci_proto_reader *in)
+{
     struct cci_proto_writer *w = reply_begin(id, 0, "", in->left < 4096 ? in->left : 4096);
     cci_proto_put_raw(w, in->at, in->left < 4096 ? in->left : 4096);
     frame_end();
 }
 
-static void dispatch(uint32_t type, uint64_t id, struct cci_proto_reader *in) {
+static void dispatch(uint32_t type, uint64_t id, struct cci_proto_reader *in)
+{
     if (request_find(id)) {
         reply(id, EEXIST, "request id in use");
         return;
@@ -206,31 +244,55 @@ static void dispatch(uint32_t type, uint64_t id, struct cci_proto_reader *in) {
         return;
     }
     switch (type) {
-    case CCI_MSG_CONFIGURE: system_configure(id, in); break;
-    case CCI_MSG_PING: ping(id, in); break;
-    case CCI_MSG_EXEC: exec_request(id, in); break;
-    case CCI_MSG_KILL: kill_request(id, in); break;
-    case CCI_MSG_DETACH: detach_request(id, in); break;
-    case CCI_MSG_READ_FILE: file_read(id, in); break;
-    case CCI_MSG_WRITE_FILE: file_write(id, in); break;
-    case CCI_MSG_STAT: file_stat(id, in); break;
-    case CCI_MSG_SHUTDOWN: system_shutdown(id); break;
-    default: reply(id, ENOSYS, "request unknown to this agent"); break;
+    case CCI_MSG_CONFIGURE:
+        system_configure(id, in);
+        break;
+    case CCI_MSG_PING:
+        ping(id, in);
+        break;
+    case CCI_MSG_EXEC:
+        exec_request(id, in);
+        break;
+    case CCI_MSG_KILL:
+        kill_request(id, in);
+        break;
+    case CCI_MSG_DETACH:
+        detach_request(id, in);
+        break;
+    case CCI_MSG_READ_FILE:
+        file_read(id, in);
+        break;
+    case CCI_MSG_WRITE_FILE:
+        file_write(id, in);
+        break;
+    case CCI_MSG_STAT:
+        file_stat(id, in);
+        break;
+    case CCI_MSG_SHUTDOWN:
+        system_shutdown(id);
+        break;
+    default:
+        reply(id, ENOSYS, "request unknown to this agent");
+        break;
     }
 }
 
 /* ATTACH: finds what the connection is for. False drops the connection. */
-static bool attach(struct conn *c, struct cci_proto_reader *in) {
+static bool attach(struct conn *c, struct cci_proto_reader *in)
+{
     struct request *r = request_find(cci_proto_get64(in));
     uint32_t channel = cci_proto_get32(in);
-    if (!r || in->bad || channel >= CCI_CHANNELS) return false;
+    if (!r || in->bad || channel >= CCI_CHANNELS)
+        return false;
     if (r->feeds[channel]) {
-        if (r->feeds[channel]->state != FEED_ANNOUNCED) return false;
+        if (r->feeds[channel]->state != FEED_ANNOUNCED)
+            return false;
         c->kind = CONN_FEED;
         feed_attach(r->feeds[channel], c);
         return true;
     }
-    if (channel != CCI_CHANNEL_FILE || !r->data || r->sink) return false;
+    if (channel != CCI_CHANNEL_FILE || !r->data || r->sink)
+        return false;
     c->kind = CONN_SINK;
     c->request = r;
     r->sink = c;
@@ -238,10 +300,12 @@ static bool attach(struct conn *c, struct cci_proto_reader *in) {
 }
 
 /* A frame for the request this connection fills. False when the connection has served its turn. */
-static bool sink_frame(struct conn *c, uint32_t type, struct cci_proto_reader *in) {
+static bool sink_frame(struct conn *c, uint32_t type, struct cci_proto_reader *in)
+{
     struct request *r = c->request;
     if (type == CCI_MSG_DATA) {
-        if (in->left) r->data(r, in->at, in->left, 0);
+        if (in->left)
+            r->data(r, in->at, in->left, 0);
         return c->kind != CONN_DEAD;
     }
     r->sink = NULL;
@@ -252,16 +316,21 @@ static bool sink_frame(struct conn *c, uint32_t type, struct cci_proto_reader *i
 
 /* ---- receiving ----------------------------------------------------------------------------- */
 
-static uint32_t frame_limit(const struct conn *c) {
-    if (c->kind == CONN_CONTROL) return CCI_PROTO_MAX_REQUEST;
+static uint32_t frame_limit(const struct conn *c)
+{
+    if (c->kind == CONN_CONTROL)
+        return CCI_PROTO_MAX_REQUEST;
     return c->kind == CONN_NEW ? ATTACH_SIZE : CCI_PROTO_MAX_DATA;
 }
 
 /* Bytes to read next: a gulp for control, else exactly the rest of the header or of the frame. */
-static size_t want(struct conn *c) {
+static size_t want(struct conn *c)
+{
     size_t need = CCI_PROTO_HEADER;
-    if (c->in_len >= CCI_PROTO_HEADER) need += cci_le32(c->in);
-    if (c->kind == CONN_CONTROL && need < FIRST_IN) need = FIRST_IN;
+    if (c->in_len >= CCI_PROTO_HEADER)
+        need += cci_le32(c->in);
+    if (c->kind == CONN_CONTROL && need < FIRST_IN)
+        need = FIRST_IN;
     if (need > c->in_cap) {
         c->in = must(realloc(c->in, need));
         c->in_cap = need;
@@ -270,14 +339,17 @@ static size_t want(struct conn *c) {
 }
 
 /* Handles the complete frames received. False when the connection is to be closed. */
-static bool consume(struct conn *c) {
+static bool consume(struct conn *c)
+{
     size_t used = 0;
     while (c->in_len - used >= CCI_PROTO_HEADER) {
         struct cci_proto_header h = cci_proto_load_header(c->in + used);
         struct cci_proto_reader in = {c->in + used + CCI_PROTO_HEADER, h.length, false};
         bool keep = true;
-        if (h.length > frame_limit(c)) return false;
-        if (c->in_len - used - CCI_PROTO_HEADER < h.length) break;
+        if (h.length > frame_limit(c))
+            return false;
+        if (c->in_len - used - CCI_PROTO_HEADER < h.length)
+            break;
         used += CCI_PROTO_HEADER + h.length;
         if (c->kind == CONN_CONTROL)
             dispatch(h.type, h.id, &in);
@@ -285,15 +357,19 @@ static bool consume(struct conn *c) {
             keep = h.type == CCI_MSG_ATTACH && attach(c, &in);
         else
             keep = sink_frame(c, h.type, &in);
-        if (c->kind == CONN_DEAD) return true;
-        if (!keep) return false;
+        if (c->kind == CONN_DEAD)
+            return true;
+        if (!keep)
+            return false;
     }
     c->in_len -= used;
-    if (used && c->in_len) memmove(c->in, c->in + used, c->in_len);
+    if (used && c->in_len)
+        memmove(c->in, c->in + used, c->in_len);
     return true;
 }
 
-static void lost(struct conn *c) {
+static void lost(struct conn *c)
+{
     struct request *r = c->request;
     if (r) {
         c->request = NULL;
@@ -303,12 +379,15 @@ static void lost(struct conn *c) {
     conn_close(c);
 }
 
-static void receive(struct conn *c) {
+static void receive(struct conn *c)
+{
     for (int turn = 0; turn < GULPS_PER_TURN; turn++) {
         size_t room = want(c);
         ssize_t n = recv(c->src.fd, c->in + c->in_len, room, MSG_DONTWAIT);
-        if (n < 0 && errno == EINTR) continue;
-        if (n < 0 && errno == EAGAIN) return;
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0 && errno == EAGAIN)
+            return;
         if (n <= 0) {
             lost(c);
             return;
@@ -318,81 +397,37 @@ static void receive(struct conn *c) {
             lost(c);
             return;
         }
-        if (c->kind == CONN_DEAD || c->kind == CONN_FEED) return;
-        if ((size_t)n < room || (c->kind == CONN_CONTROL && c->out_len >= OUT_HIGH)) return;
+        if (c->kind == CONN_DEAD || c->kind == CONN_FEED)
+            return;
+        if ((size_t)n < room || (c->kind == CONN_CONTROL && c->out_len >= OUT_HIGH))
+            return;
     }
 }
 
-static void conn_ready(struct source *s, uint32_t events) {
+/* Our dial was answered, one way or the other. */
+static void connected(struct conn *c)
+{
+    int err = 0;
+    socklen_t n = sizeof err;
+    getsockopt(c->src.fd, SOL_SOCKET, SO_ERROR, &err, &n);
+    if (err)
+        die("the host does not take the agent's connection", err);
+    c->connecting = false;
+    flush(c);
+}
+
+static void conn_ready(struct source *s, uint32_t events)
+{
     struct conn *c = (struct conn *)s; /* src is the first member */
     if (c->kind == CONN_FEED) {
-        if (c->feed) feed_conn_ready(c->feed, events);
+        if (c->feed)
+            feed_conn_ready(c->feed, events);
         return;
     }
-    if (c->kind == CONN_CONTROL && (events & EPOLLOUT)) {
-        if (c->connecting) {
-            int err = 0;
-            socklen_t n = sizeof err;
-            getsockopt(s->fd, SOL_SOCKET, SO_ERROR, &err, &n);
-            if (err) die("the host does not take the agent's connection", err);
-            c->connecting = false;
-        }
+    if (c->connecting)
+        connected(c);
+    else if (events & EPOLLOUT)
         flush(c);
-    }
-    if (events & (EPOLLIN | EPOLLHUP | EPOLLERR)) receive(c);
-}
-
-/* ---- listening ----------------------------------------------------------------------------- */
-
-static void accept_ready(struct source *s, uint32_t events) {
-    struct sockaddr_vm peer = {0};
-    socklen_t n = sizeof peer;
-    int fd = accept4(s->fd, (struct sockaddr *)&peer, &n, SOCK_CLOEXEC | SOCK_NONBLOCK);
-    (void)events;
-    if (fd < 0) return;
-    /* A workload reaches this port through vsock's loopback: only the host may speak to us. */
-    if ((peer.svm_family == AF_VSOCK && peer.svm_cid != VMADDR_CID_HOST) ||
-        conn_count >= MAX_CONNS) {
-        close(fd);
-        return;
-    }
-    if (control) {
-        conn_new(fd, CONN_NEW, EPOLLIN);
-        return;
-    }
-    control = conn_new(fd, CONN_CONTROL, EPOLLIN);
-    conn_hello();
-}
-
-static int listen_on(int family, const void *address, socklen_t size) {
-    int fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    int err;
-    if (fd < 0) die("socket", errno);
-    if (bind(fd, address, size)) die("bind", errno);
-    if (listen(fd, 128)) die("listen", errno);
-    err = loop_add(&listener, fd, EPOLLIN, accept_ready);
-    if (err) die("epoll", err);
-    return fd;
-}
-
-void serve_unix(const char *path) {
-    struct sockaddr_un a = {.sun_family = AF_UNIX};
-    if (strlen(path) >= sizeof a.sun_path) die("socket path", ENAMETOOLONG);
-    memcpy(a.sun_path, path, strlen(path) + 1);
-    listen_on(AF_UNIX, &a, sizeof a);
-}
-
-void serve_vsock(void) {
-    struct sockaddr_vm a = {
-        .svm_family = AF_VSOCK, .svm_cid = VMADDR_CID_ANY, .svm_port = CCI_PROTO_PORT};
-    int fd;
-    listen_on(AF_VSOCK, &a, sizeof a);
-    fd = socket(AF_VSOCK, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd < 0) die("socket", errno);
-    a.svm_cid = VMADDR_CID_HOST;
-    a.svm_port = CCI_PROTO_READY_PORT;
-    if (connect(fd, (struct sockaddr *)&a, sizeof a) && errno != EINPROGRESS)
-        die("dial of the host", errno);
-    control = conn_new(fd, CONN_CONTROL, EPOLLOUT);
-    control->connecting = true;
+    if (events & (EPOLLIN | EPOLLHUP | EPOLLERR))
+        receive(c);
 }

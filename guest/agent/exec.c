@@ -24,9 +24,9 @@
 struct exec {
     struct request req;
     pid_t pid;
-    bool exited;       /* reaped; status and usage are known */
+    bool exited; /* reaped; status and usage are known */
     bool replied;
-    bool hold;         /* several feeds are being changed: settle when all are */
+    bool hold; /* several feeds are being changed: settle when all are */
     int status;
     struct rusage usage;
 };
@@ -38,7 +38,7 @@ struct spec {
     char **argv, **env;
     const char *path; /* PATH to search */
     struct identity who;
-    int out, err;      /* the child's ends of its outputs, or -1 */
+    int out, err; /* the child's ends of its outputs, or -1 */
 };
 
 /* How the start failed; written by the child in our memory. */
@@ -50,7 +50,8 @@ struct failure {
 /* ---- the child, on borrowed memory: system calls only ------------------------------------------ */
 
 /* As execvp does it: EACCES is reported only if no later directory has the program. */
-static int search(const struct spec *s) {
+static int search(const struct spec *s)
+{
     const char *name = s->argv[0], *dir = s->path;
     size_t name_len = strlen(name);
     char candidate[4096];
@@ -72,23 +73,29 @@ static int search(const struct spec *s) {
             else if (errno != ENOENT && errno != ENOTDIR && errno != ENAMETOOLONG)
                 return errno;
         }
-        if (!end) return denied ? denied : ENOENT;
+        if (!end)
+            return denied ? denied : ENOENT;
         dir = end + 1;
     }
 }
 
 /* The libc calls for these stop every thread first; the child has one and shares our memory. */
-static int become(const struct identity *who) {
+static int become(const struct identity *who)
+{
     if (who->ngroups && syscall(SYS_setgroups, who->ngroups, who->groups)) {
         /* A process in a user namespace of an ordinary user cannot: its groups stay what they are. */
-        if (agent.machine || errno != EPERM) return errno;
+        if (agent.machine || errno != EPERM)
+            return errno;
     }
-    if (who->gid && syscall(SYS_setresgid, who->gid, who->gid, who->gid)) return errno;
-    if (who->uid && syscall(SYS_setresuid, who->uid, who->uid, who->uid)) return errno;
+    if (who->gid && syscall(SYS_setresgid, who->gid, who->gid, who->gid))
+        return errno;
+    if (who->uid && syscall(SYS_setresuid, who->uid, who->uid, who->uid))
+        return errno;
     return 0;
 }
 
-static void child(const struct spec *s, volatile struct failure *failed) {
+static void child(const struct spec *s, volatile struct failure *failed)
+{
     static const struct rlimit files = {1024, 524288}; /* many programs close every possible one */
     sigset_t none;
     int err = 0;
@@ -97,12 +104,14 @@ static void child(const struct spec *s, volatile struct failure *failed) {
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
     umask(022);
-    if (agent.machine) setrlimit(RLIMIT_NOFILE, &files);
+    if (agent.machine)
+        setrlimit(RLIMIT_NOFILE, &files);
     dup2(agent.null_fd, 0);
     dup2(s->out >= 0 ? s->out : agent.null_fd, 1);
     dup2(s->err >= 0 ? s->err : agent.null_fd, 2);
     failed->what = "chdir";
-    if (chdir(*s->dir ? s->dir : "/")) err = errno;
+    if (chdir(*s->dir ? s->dir : "/"))
+        err = errno;
     if (!err) {
         failed->what = "set user";
         err = become(&s->who);
@@ -116,9 +125,11 @@ static void child(const struct spec *s, volatile struct failure *failed) {
 }
 
 /* Returns the child's pid, or -1 with *failed set. */
-static pid_t start(const struct spec *s, volatile struct failure *failed) {
+static pid_t start(const struct spec *s, volatile struct failure *failed)
+{
     pid_t pid = vfork();
-    if (pid == 0) child(s, failed);
+    if (pid == 0)
+        child(s, failed);
     if (pid < 0) {
         failed->err = errno;
         failed->what = "fork";
@@ -132,20 +143,26 @@ static pid_t start(const struct spec *s, volatile struct failure *failed) {
 
 /* ---- the end of a command -------------------------------------------------------------------- */
 
-static uint64_t microseconds(struct timeval t) { return (uint64_t)t.tv_sec * 1000000u + (uint64_t)t.tv_usec; }
+static uint64_t microseconds(struct timeval t)
+{
+    return (uint64_t)t.tv_sec * 1000000u + (uint64_t)t.tv_usec;
+}
 
-static void put_output(struct cci_proto_writer *w, const struct feed *f) {
+static void put_output(struct cci_proto_writer *w, const struct feed *f)
+{
     if (f && feed_inline(f))
         cci_proto_put_bytes(w, f->buf + CCI_PROTO_HEADER, f->len);
     else
         cci_proto_put32(w, 0);
 }
 
-static void send_result(struct exec *e) {
+static void send_result(struct exec *e)
+{
     size_t size = 36;
     struct cci_proto_writer *w;
     for (int i = 0; i < CCI_CHANNELS; i++)
-        if (e->req.feeds[i]) size += e->req.feeds[i]->len;
+        if (e->req.feeds[i])
+            size += e->req.feeds[i]->len;
     w = reply_begin(e->req.id, 0, "", size);
     cci_proto_put32(w, (uint32_t)e->status);
     cci_proto_put64(w, microseconds(e->usage.ru_utime));
@@ -158,58 +175,73 @@ static void send_result(struct exec *e) {
 }
 
 /* Something ended: report when all that the report needs is there, and forget when all is over. */
-static void settle(struct request *r) {
+static void settle(struct request *r)
+{
     struct exec *e = (struct exec *)r; /* req is the first member */
     bool settled = true, over = true;
-    if (e->hold || !e->exited) return;
+    if (e->hold || !e->exited)
+        return;
     for (int i = 0; i < CCI_CHANNELS; i++) {
         struct feed *f = r->feeds[i];
-        if (!f) continue;
-        if (!feed_settled(f)) settled = false;
-        if (f->state != FEED_DONE) over = false;
+        if (!f)
+            continue;
+        if (!feed_settled(f))
+            settled = false;
+        if (f->state != FEED_DONE)
+            over = false;
     }
-    if (settled && !e->replied) send_result(e);
-    if (settled && over) request_free(r);
+    if (settled && !e->replied)
+        send_result(e);
+    if (settled && over)
+        request_free(r);
 }
 
-static void detach(struct request *r) {
+static void detach(struct request *r)
+{
     struct exec *e = (struct exec *)r;
     e->hold = true;
     for (int i = 0; i < CCI_CHANNELS; i++)
-        if (r->feeds[i]) feed_drop(r->feeds[i]);
+        if (r->feeds[i])
+            feed_drop(r->feeds[i]);
     e->hold = false;
     settle(r);
 }
 
-static struct exec *find_pid(pid_t pid) {
+static struct exec *find_pid(pid_t pid)
+{
     for (struct request *r = requests; r; r = r->next) {
         struct exec *e = (struct exec *)r;
-        if (r->detach == detach && !e->exited && e->pid == pid) return e;
+        if (r->detach == detach && !e->exited && e->pid == pid)
+            return e;
     }
     return NULL;
 }
 
-void exec_reap(void) {
+void exec_reap(void)
+{
     struct rusage usage;
     int status;
     pid_t pid;
     /* As PID 1 we also get every orphan of the guest. */
     while ((pid = wait4(-1, &status, WNOHANG, &usage)) > 0) {
         struct exec *e = find_pid(pid);
-        if (!e) continue;
+        if (!e)
+            continue;
         e->exited = true;
         e->status = status;
         e->usage = usage;
         /* Its last output and the end of file are most likely there: read them now. */
         e->hold = true;
         for (int i = 0; i < CCI_CHANNELS; i++)
-            if (e->req.feeds[i] && e->req.feeds[i]->state == FEED_GATHER) feed_start(e->req.feeds[i]);
+            if (e->req.feeds[i] && e->req.feeds[i]->state == FEED_GATHER)
+                feed_start(e->req.feeds[i]);
         e->hold = false;
         settle(&e->req);
     }
 }
 
-void exec_kill(uint64_t id, uint64_t target, int sig) {
+void exec_kill(uint64_t id, uint64_t target, int sig)
+{
     struct request *r = request_find(target);
     struct exec *e = (struct exec *)r;
     int err = 0;
@@ -224,18 +256,22 @@ void exec_kill(uint64_t id, uint64_t target, int sig) {
     reply(id, err, err ? "kill" : "");
 }
 
-void exec_kill_all(void) {
+void exec_kill_all(void)
+{
     for (struct request *r = requests; r; r = r->next)
-        if (r->detach == detach) kill(-((struct exec *)r)->pid, SIGKILL);
+        if (r->detach == detach)
+            kill(-((struct exec *)r)->pid, SIGKILL);
 }
 
 /* ---- the start of a command ------------------------------------------------------------------ */
 
 /* A list of strings, NULL-terminated, with room for one more. NULL when the frame is malformed. */
-static char **get_list(struct cci_proto_reader *in, uint32_t *count) {
+static char **get_list(struct cci_proto_reader *in, uint32_t *count)
+{
     uint32_t n = cci_proto_get32(in);
     char **list;
-    if (in->bad || n > in->left / 4) return NULL;
+    if (in->bad || n > in->left / 4)
+        return NULL;
     list = must(calloc((size_t)n + 2, sizeof *list));
     for (uint32_t i = 0; i < n; i++) {
         list[i] = get_cstr(in);
@@ -248,15 +284,18 @@ static char **get_list(struct cci_proto_reader *in, uint32_t *count) {
     return list;
 }
 
-static const char *env_get(char *const *env, const char *name) {
+static const char *env_get(char *const *env, const char *name)
+{
     size_t n = strlen(name);
     for (; *env; env++)
-        if (!strncmp(*env, name, n) && (*env)[n] == '=') return *env + n + 1;
+        if (!strncmp(*env, name, n) && (*env)[n] == '=')
+            return *env + n + 1;
     return NULL;
 }
 
 /* Fills *s from the frame. 0, or errno with *what set. The caller frees argv and env either way. */
-static int parse(struct spec *s, struct cci_proto_reader *in, const char **what) {
+static int parse(struct spec *s, struct cci_proto_reader *in, const char **what)
+{
     uint32_t argc = 0, envc = 0;
     *what = "malformed request";
     s->flags = cci_proto_get32(in);
@@ -264,43 +303,58 @@ static int parse(struct spec *s, struct cci_proto_reader *in, const char **what)
     s->user = get_cstr(in);
     s->dir = get_cstr(in);
     s->argv = get_list(in, &argc);
-    if (!s->argv || !s->user || !s->dir) return EPROTO;
+    if (!s->argv || !s->user || !s->dir)
+        return EPROTO;
     s->env = get_list(in, &envc);
-    if (!s->env || in->bad) return EPROTO;
+    if (!s->env || in->bad)
+        return EPROTO;
     *what = "no program named";
-    if (!argc) return EINVAL;
-    if (s->limit == 0 || s->limit > CCI_PROTO_INLINE) s->limit = CCI_PROTO_INLINE;
+    if (!argc)
+        return EINVAL;
+    if (s->limit == 0 || s->limit > CCI_PROTO_INLINE)
+        s->limit = CCI_PROTO_INLINE;
     s->path = env_get(s->env, "PATH");
-    if (!s->path) s->path = DEFAULT_PATH;
+    if (!s->path)
+        s->path = DEFAULT_PATH;
     return user_find(*s->user ? s->user : agent.user ? agent.user : "0", &s->who, what);
 }
 
 /* A pipe of which we read without waiting. */
-static int output_pipe(int ends[2]) {
-    if (pipe2(ends, O_CLOEXEC)) return errno;
+static int output_pipe(int ends[2])
+{
+    if (pipe2(ends, O_CLOEXEC))
+        return errno;
     fcntl(ends[0], F_SETFL, O_NONBLOCK);
     return 0;
 }
 
-static void close_fd(int fd) {
-    if (fd >= 0) close(fd);
+static void close_fd(int fd)
+{
+    if (fd >= 0)
+        close(fd);
 }
 
-static int open_outputs(struct spec *s, int out[2], int err[2]) {
+static int open_outputs(struct spec *s, int out[2], int err[2])
+{
     int e = 0;
-    if (s->flags & CCI_EXEC_STDOUT) e = output_pipe(out);
-    if (!e && (s->flags & (CCI_EXEC_STDERR | CCI_EXEC_MERGE)) == CCI_EXEC_STDERR) e = output_pipe(err);
+    if (s->flags & CCI_EXEC_STDOUT)
+        e = output_pipe(out);
+    if (!e && (s->flags & (CCI_EXEC_STDERR | CCI_EXEC_MERGE)) == CCI_EXEC_STDERR)
+        e = output_pipe(err);
     s->out = out[1];
     s->err = s->flags & CCI_EXEC_MERGE ? out[1] : err[1];
     return e;
 }
 
-static void begin(uint64_t id, const struct spec *s, pid_t pid, int out, int err) {
+static void begin(uint64_t id, const struct spec *s, pid_t pid, int out, int err)
+{
     struct exec *e = (struct exec *)request_new(sizeof *e, id);
     e->pid = pid;
     e->req.detach = detach;
-    if (out >= 0) feed_new(&e->req, CCI_CHANNEL_STDOUT, out, true, s->limit, settle);
-    if (err >= 0) feed_new(&e->req, CCI_CHANNEL_STDERR, err, true, s->limit, settle);
+    if (out >= 0)
+        feed_new(&e->req, CCI_CHANNEL_STDOUT, out, true, s->limit, settle);
+    if (err >= 0)
+        feed_new(&e->req, CCI_CHANNEL_STDERR, err, true, s->limit, settle);
     if (s->flags & CCI_EXEC_NOTIFY) {
         cci_proto_put32(frame_begin(CCI_MSG_STARTED, id, 4), (uint32_t)pid);
         frame_end();
@@ -308,7 +362,8 @@ static void begin(uint64_t id, const struct spec *s, pid_t pid, int out, int err
 }
 
 /* Returns 0 when the command runs, else errno with *what set. */
-static int launch(uint64_t id, struct spec *s, const char **what) {
+static int launch(uint64_t id, struct spec *s, const char **what)
+{
     int out[2] = {-1, -1}, err[2] = {-1, -1};
     volatile struct failure failed = {0, NULL};
     pid_t pid = -1;
@@ -329,22 +384,26 @@ static int launch(uint64_t id, struct spec *s, const char **what) {
     return failed.err;
 }
 
-void exec_request(uint64_t id, struct cci_proto_reader *in) {
+void exec_request(uint64_t id, struct cci_proto_reader *in)
+{
     struct spec s = {.out = -1, .err = -1};
     const char *what = "";
     char *home = NULL;
     int err = parse(&s, in, &what);
     if (!err && !env_get(s.env, "HOME")) {
         char **end = s.env;
-        while (*end) end++;
+        while (*end)
+            end++;
         *end = home = join("HOME=", s.who.home, ""); /* get_list left room */
     }
     if (!err && (s.flags & CCI_EXEC_MAKE_DIR) && *s.dir) {
         err = make_dirs(s.dir, 0755);
         what = "mkdir";
     }
-    if (!err) err = launch(id, &s, &what);
-    if (err) reply(id, err, what);
+    if (!err)
+        err = launch(id, &s, &what);
+    if (err)
+        reply(id, err, what);
     free(s.argv);
     free(s.env);
     free(home);

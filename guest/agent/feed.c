@@ -16,13 +16,17 @@
 #include <unistd.h>
 
 /* QUIET: epoll reports a hang-up whatever one asks for; edge-triggered, it does so once. */
-enum { FIRST_BUFFER = 4096, FRAMES_PER_TURN = 16 };
+enum { FRAMES_PER_TURN = 16 };
 #define QUIET EPOLLET
+
+/* Where a read goes whose size is not known before: most outputs are far smaller than they may be. */
+static uint8_t scratch[CCI_PROTO_INLINE + 1];
 
 static void feed_ready(struct source *s, uint32_t events);
 
 struct feed *feed_new(struct request *r, uint32_t channel, int fd, bool pollable, size_t limit,
-                      void (*done)(struct request *)) {
+                      void (*done)(struct request *))
+{
     struct feed *f = must(calloc(1, sizeof *f));
     f->src.fd = fd;
     f->request = r;
@@ -31,46 +35,53 @@ struct feed *feed_new(struct request *r, uint32_t channel, int fd, bool pollable
     f->limit = limit;
     f->done = done;
     r->feeds[channel] = f;
-    if (pollable && loop_add(&f->src, fd, EPOLLIN, feed_ready)) f->pollable = false;
+    if (pollable && loop_add(&f->src, fd, EPOLLIN, feed_ready))
+        f->pollable = false;
     return f;
 }
 
-static void finish(struct feed *f, int err) {
-    if (f->state == FEED_DONE) return;
+static void finish(struct feed *f, int err)
+{
+    if (f->state == FEED_DONE)
+        return;
     f->state = FEED_DONE;
     f->err = err;
     loop_close(&f->src);
     f->done(f->request);
 }
 
-static void grow(struct feed *f, size_t want) {
-    if (want <= f->cap) return;
+static void grow(struct feed *f, size_t want)
+{
+    if (want <= f->cap)
+        return;
     f->buf = must(realloc(f->buf, CCI_PROTO_HEADER + want));
     f->cap = want;
 }
 
+static void keep(struct feed *f, const uint8_t *p, size_t n)
+{
+    if (f->len + n > f->cap)
+        grow(f, f->len ? (f->len + n) * 2 : n);
+    memcpy(f->buf + CCI_PROTO_HEADER + f->len, p, n);
+    f->len += n;
+}
+
 /* Reads until the end, the limit, or nothing more for now. */
-static void gather(struct feed *f) {
+static void gather(struct feed *f)
+{
     for (;;) {
-        size_t room;
-        ssize_t n;
         /* One byte beyond the limit tells "exactly full" from "more to come". */
-        if (f->len == f->cap) {
-            size_t want = f->cap ? f->cap * 4 : FIRST_BUFFER;
-            grow(f, want < f->limit + 1 ? want : f->limit + 1);
-        }
-        room = f->cap - f->len;
-        n = read(f->src.fd, f->buf + CCI_PROTO_HEADER + f->len, room);
-        if (n < 0 && errno == EINTR) continue;
-        if (n < 0 && errno == EAGAIN && f->pollable) {
-            loop_watch(&f->src, EPOLLIN);
-            return;
-        }
+        size_t room = f->limit + 1 - f->len;
+        ssize_t n = read(f->src.fd, scratch, room);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0 && errno == EAGAIN && f->pollable)
+            return; /* epoll says when there is more */
         if (n <= 0) {
             finish(f, n < 0 ? errno : 0);
             return;
         }
-        f->len += (size_t)n;
+        keep(f, scratch, (size_t)n);
         if (f->len > f->limit) {
             loop_watch(&f->src, QUIET);
             f->state = FEED_ANNOUNCED;
@@ -78,20 +89,20 @@ static void gather(struct feed *f) {
             f->done(f->request);
             return;
         }
-        /* A short read of a pipe: most likely drained. Let epoll say when there is more. */
-        if ((size_t)n < room && f->pollable) {
-            loop_watch(&f->src, EPOLLIN);
+        /* A short read of a pipe: most likely drained. */
+        if ((size_t)n < room && f->pollable)
             return;
-        }
     }
 }
 
-static void drop(struct feed *f) {
-    static uint8_t waste[65536];
+static void drop(struct feed *f)
+{
     for (int turn = 0; turn < FRAMES_PER_TURN; turn++) {
-        ssize_t n = read(f->src.fd, waste, sizeof waste);
-        if (n < 0 && errno == EINTR) continue;
-        if (n < 0 && errno == EAGAIN && f->pollable) break;
+        ssize_t n = read(f->src.fd, scratch, sizeof scratch);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0 && errno == EAGAIN && f->pollable)
+            break;
         if (n <= 0 || !f->pollable) {
             finish(f, 0);
             return;
@@ -100,13 +111,15 @@ static void drop(struct feed *f) {
     loop_watch(&f->src, EPOLLIN);
 }
 
-static void stage(struct feed *f, uint32_t type, size_t len) {
+static void stage(struct feed *f, uint32_t type, size_t len)
+{
     cci_proto_store_header(f->buf, (uint32_t)len, type, f->request->id);
     f->staged = CCI_PROTO_HEADER + len;
     f->sent = 0;
 }
 
-static void stage_end(struct feed *f, int err) {
+static void stage_end(struct feed *f, int err)
+{
     struct cci_proto_writer w = {f->buf + CCI_PROTO_HEADER, f->cap, 0};
     cci_proto_put32(&w, (uint32_t)err);
     cci_proto_put_str(&w, err ? "read" : "");
@@ -115,7 +128,8 @@ static void stage_end(struct feed *f, int err) {
 }
 
 /* The connection is finished with, for better or worse. */
-static void part(struct feed *f) {
+static void part(struct feed *f)
+{
     struct conn *c = f->conn;
     f->conn = NULL;
     if (c) {
@@ -126,7 +140,8 @@ static void part(struct feed *f) {
 }
 
 /* Reads the next frame into buf. False when there is nothing to send now. */
-static bool refill(struct feed *f) {
+static bool refill(struct feed *f)
+{
     ssize_t n;
     do {
         n = read(f->src.fd, f->buf + CCI_PROTO_HEADER, CCI_PROTO_MAX_DATA);
@@ -143,7 +158,8 @@ static bool refill(struct feed *f) {
     return true;
 }
 
-static void pump(struct feed *f) {
+static void pump(struct feed *f)
+{
     for (int turn = 0; turn < FRAMES_PER_TURN; turn++) {
         ssize_t n;
         if (f->sent == f->staged) {
@@ -151,14 +167,16 @@ static void pump(struct feed *f) {
                 part(f);
                 return;
             }
-            if (!refill(f)) return;
+            if (!refill(f))
+                return;
         }
         n = conn_send(f->conn, f->buf + f->sent, f->staged - f->sent);
         if (n == -2) {
             part(f);
             return;
         }
-        if (n < 0) break;
+        if (n < 0)
+            break;
         f->sent += (size_t)n;
     }
     /* Either the connection is full or others deserve a turn: it will say when it can take more. */
@@ -166,7 +184,8 @@ static void pump(struct feed *f) {
     loop_watch(&f->conn->src, EPOLLIN | EPOLLRDHUP | EPOLLOUT);
 }
 
-static void feed_ready(struct source *s, uint32_t events) {
+static void feed_ready(struct source *s, uint32_t events)
+{
     struct feed *f = (struct feed *)s; /* src is the first member */
     (void)events;
     if (f->state == FEED_GATHER)
@@ -177,14 +196,24 @@ static void feed_ready(struct source *s, uint32_t events) {
         drop(f);
 }
 
-void feed_start(struct feed *f) { gather(f); }
+void feed_start(struct feed *f)
+{
+    gather(f);
+}
 
-bool feed_inline(const struct feed *f) { return f->state == FEED_DONE && !f->ended; }
+bool feed_inline(const struct feed *f)
+{
+    return f->state == FEED_DONE && !f->ended;
+}
 
-bool feed_settled(const struct feed *f) { return f->state != FEED_GATHER && f->state != FEED_DROP; }
+bool feed_settled(const struct feed *f)
+{
+    return f->state != FEED_GATHER && f->state != FEED_DROP;
+}
 
 /* The host attached. What was gathered goes first, in frames of the permitted size. */
-void feed_attach(struct feed *f, struct conn *c) {
+void feed_attach(struct feed *f, struct conn *c)
+{
     f->conn = c;
     c->feed = f;
     f->state = FEED_ATTACHED;
@@ -196,15 +225,18 @@ void feed_attach(struct feed *f, struct conn *c) {
 }
 
 /* The stream's connection: writable, or the host closed it. */
-void feed_conn_ready(struct feed *f, uint32_t events) {
+void feed_conn_ready(struct feed *f, uint32_t events)
+{
     if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR))
         part(f); /* the host has nothing to say on this connection but goodbye */
     else if (events & EPOLLOUT)
         pump(f);
 }
 
-void feed_drop(struct feed *f) {
-    if (f->state == FEED_DONE || f->state == FEED_DROP) return;
+void feed_drop(struct feed *f)
+{
+    if (f->state == FEED_DONE || f->state == FEED_DROP)
+        return;
     if (f->conn) {
         f->conn->feed = NULL;
         conn_close(f->conn);
@@ -214,8 +246,10 @@ void feed_drop(struct feed *f) {
     drop(f);
 }
 
-void feed_free(struct feed *f) {
-    if (!f) return;
+void feed_free(struct feed *f)
+{
+    if (!f)
+        return;
     loop_close(&f->src);
     if (f->conn) {
         f->conn->feed = NULL;

@@ -7,16 +7,20 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-int make_dirs(const char *path, mode_t mode) {
+int make_dirs(const char *path, mode_t mode)
+{
     struct stat st;
     char *copy, *p;
     int err = 0;
-    if (stat(path, &st) == 0) return S_ISDIR(st.st_mode) ? 0 : ENOTDIR;
+    if (stat(path, &st) == 0)
+        return S_ISDIR(st.st_mode) ? 0 : ENOTDIR;
     copy = join(path, "/", "");
     for (p = copy + 1; *p && !err; p++) {
-        if (*p != '/') continue;
+        if (*p != '/')
+            continue;
         *p = 0;
-        if (mkdir(copy, mode) && errno != EEXIST) err = errno;
+        if (mkdir(copy, mode) && errno != EEXIST)
+            err = errno;
         *p = '/';
     }
     free(copy);
@@ -25,7 +29,8 @@ int make_dirs(const char *path, mode_t mode) {
 
 /* ---- reading --------------------------------------------------------------------------------- */
 
-static void read_settled(struct request *r) {
+static void read_settled(struct request *r)
+{
     struct feed *f = r->feeds[CCI_CHANNEL_FILE];
     if (f->state == FEED_ANNOUNCED) {
         reply(r->id, 0, "");
@@ -41,9 +46,13 @@ static void read_settled(struct request *r) {
     }
 }
 
-static void read_detach(struct request *r) { request_free(r); }
+static void read_detach(struct request *r)
+{
+    request_free(r);
+}
 
-void file_read(uint64_t id, struct cci_proto_reader *in) {
+void file_read(uint64_t id, struct cci_proto_reader *in)
+{
     const char *path = get_cstr(in);
     struct request *r;
     struct feed *f;
@@ -54,17 +63,18 @@ void file_read(uint64_t id, struct cci_proto_reader *in) {
         return;
     }
     /* Without O_NONBLOCK a FIFO with no writer would hold up everyone. */
-    fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    fd = openat(AT_FDCWD, path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     if (fd < 0 || fstat(fd, &st)) {
         reply(id, errno, "open");
-        if (fd >= 0) close(fd);
+        if (fd >= 0)
+            close(fd);
         return;
     }
     r = request_new(sizeof *r, id);
     r->detach = read_detach;
-    f = feed_new(r, CCI_CHANNEL_FILE, fd, !S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode),
-                 CCI_PROTO_INLINE, read_settled);
-    if (S_ISREG(st.st_mode)) f->size = (uint64_t)st.st_size;
+    f = feed_new(r, CCI_CHANNEL_FILE, fd, !S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode), CCI_PROTO_INLINE, read_settled);
+    if (S_ISREG(st.st_mode))
+        f->size = (uint64_t)st.st_size;
     feed_start(f);
 }
 
@@ -75,18 +85,22 @@ struct writing {
     int fd;
 };
 
-static int write_all(int fd, const uint8_t *p, size_t n) {
+static int write_all(int fd, const uint8_t *p, size_t n)
+{
     while (n) {
         ssize_t k = write(fd, p, n);
-        if (k < 0 && errno == EINTR) continue;
-        if (k < 0) return errno;
+        if (k < 0 && errno == EINTR)
+            continue;
+        if (k < 0)
+            return errno;
         p += k;
         n -= (size_t)k;
     }
     return 0;
 }
 
-static void write_end(struct writing *w, int err, const char *what) {
+static void write_end(struct writing *w, int err, const char *what)
+{
     if (close(w->fd) && !err) {
         err = errno;
         what = "close";
@@ -95,22 +109,26 @@ static void write_end(struct writing *w, int err, const char *what) {
     request_free(&w->req);
 }
 
-static void write_data(struct request *r, const uint8_t *p, size_t n, int err) {
+static void write_data(struct request *r, const uint8_t *p, size_t n, int err)
+{
     struct writing *w = (struct writing *)r; /* req is the first member */
     if (n == 0) {
         write_end(w, err, "the rest of the contents did not come");
         return;
     }
     err = write_all(w->fd, p, n);
-    if (err) write_end(w, err, "write");
+    if (err)
+        write_end(w, err, "write");
 }
 
-static void write_detach(struct request *r) {
+static void write_detach(struct request *r)
+{
     close(((struct writing *)r)->fd);
     request_free(r);
 }
 
-void file_write(uint64_t id, struct cci_proto_reader *in) {
+void file_write(uint64_t id, struct cci_proto_reader *in)
+{
     const char *path = get_cstr(in);
     mode_t mode = cci_proto_get32(in) & 07777;
     uint32_t streamed = cci_proto_get32(in);
@@ -122,7 +140,7 @@ void file_write(uint64_t id, struct cci_proto_reader *in) {
         reply(id, EPROTO, "malformed request");
         return;
     }
-    fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, mode);
+    fd = openat(AT_FDCWD, path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, mode);
     if (fd < 0) {
         reply(id, errno, "open");
         return;
@@ -136,18 +154,21 @@ void file_write(uint64_t id, struct cci_proto_reader *in) {
         return;
     }
     err = write_all(fd, p, n);
-    if (close(fd) && !err) err = errno;
+    if (close(fd) && !err)
+        err = errno;
     reply(id, err, err ? "write" : "");
 }
 
 /* ---- stat ------------------------------------------------------------------------------------ */
 
-static void put_time(struct cci_proto_writer *w, struct timespec t) {
+static void put_time(struct cci_proto_writer *w, struct timespec t)
+{
     cci_proto_put64(w, (uint64_t)t.tv_sec);
     cci_proto_put32(w, (uint32_t)t.tv_nsec);
 }
 
-void file_stat(uint64_t id, struct cci_proto_reader *in) {
+void file_stat(uint64_t id, struct cci_proto_reader *in)
+{
     const char *path = get_cstr(in);
     uint32_t nofollow = cci_proto_get32(in);
     struct cci_proto_writer *w;
