@@ -34,7 +34,11 @@ static void check_fail(const char *file, int line, const char *what)
 #define CHECK_EQ_STR(got, want) check_eq_str(__FILE__, __LINE__, #got, (got), (want))
 
 /* For calls that fill a cc_error: shows its message. */
-#define CHECK_OK(call, err) check_ok(__FILE__, __LINE__, #call, (int)(call), (err).message)
+#define CHECK_OK(call, err)                                                                                            \
+    do {                                                                                                               \
+        int check_code = (int)(call); /* before err is looked at */                                                    \
+        check_ok(__FILE__, __LINE__, #call, check_code, (err).message);                                                \
+    } while (0)
 
 static void check_eq_int(const char *file, int line, const char *expr, long long got, long long want)
 {
