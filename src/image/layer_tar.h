@@ -178,12 +178,13 @@ static cc_error_code cci_layer_entry_end(void *ctx, cc_error *err)
     return l->skip ? CC_OK : cci_layer_writer_add(&l->writer, &l->entry, err);
 }
 
+static const struct cci_tar_ops cci_layer_tar_ops = {cci_layer_entry, cci_layer_data, cci_layer_entry_end};
+
 /* Begins a layer; `l` must stay where it is. End it with publish or drop, on success only. */
 static cc_error_code cci_layer_tar_init(struct cci_layer_tar *l, struct cci_store *store, cc_error *err)
 {
-    static const struct cci_tar_ops ops = {cci_layer_entry, cci_layer_data, cci_layer_entry_end};
     memset(l, 0, sizeof(*l));
-    cci_tar_init(&l->tar, &ops, l);
+    cci_tar_init(&l->tar, &cci_layer_tar_ops, l);
     return cci_layer_writer_init(&l->writer, store, err);
 }
 
