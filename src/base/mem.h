@@ -119,7 +119,7 @@ static uint8_t *cci_buf_reserve(struct cci_buf *b, size_t n)
         b->failed = true;
         return NULL;
     }
-    if (b->n + n > b->cap) {
+    if (b->n + n > b->cap || !b->p) {
         size_t cap = b->cap ? b->cap : 64;
         while (cap < b->n + n)
             cap *= 2;

@@ -1,5 +1,6 @@
 /* Initrds: an archive given as it is, then files made here; unpacked by the cpio program and compared. */
 #define _GNU_SOURCE
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "../check.h"
@@ -30,7 +31,7 @@ static char *slurp(const char *name)
 
 static cci_fd file_of(const char *text)
 {
-    cci_fd fd = cci_os_memfd("test");
+    cci_fd fd = memfd_create("test", MFD_CLOEXEC);
     (void)cci_os_write_all(fd, text, strlen(text));
     return fd;
 }

@@ -1,0 +1,218 @@
+/*
+ * Whole guests: both kernels, by PVH and by the 64-bit protocol, one CPU and four, little memory and more than 4 GiB;
+ * every way to end; one after another without leaking.
+ */
+// @vm
+// @timeout 240
+// @sanitize none
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <unistd.h>
+
+#include "../check.h"
+#include "guest.h"
+
+static struct guest g;
+static char init_path[200];
+
+/* Boots, waits for the end, and leaves the console in g.text. */
+static enum cci_machine_end boot(const char *kernel, unsigned cpus, unsigned mb, const char *cmdline)
+{
+    char line[200];
+    (void)snprintf(line, sizeof(line), "%s%s", "console=ttyS0 panic=-1 pci=off loglevel=3 ", cmdline);
+    CHECK_OK(guest_new(&g, cpus, mb), g.err);
+    uint64_t start = cci_os_now();
+    CHECK_OK(guest_boot(&g, guest_cache(kernel), init_path, line), g.err);
+    enum cci_machine_end end = guest_wait(&g, 60);
+    guest_stop(&g);
+    printf("# %s, %u CPUs, %u MiB: %.2f s\n", kernel, cpus, mb, (double)(cci_os_now() - start) / 1e9);
+    if (!strstr(g.text, "init done"))
+        printf("# %s\n", g.text);
+    return end;
+}
+
+static bool has(const char *what)
+{
+    return strstr(g.text, what) != NULL;
+}
+
+static long memory_kb(void)
+{
+    const char *p = strstr(g.text, "MemTotal:");
+    return p ? atol(p + 9) : 0;
+}
+
+static void own_pvh(void)
+{
+    CHECK_EQ_INT(boot("kernel/guest-x86_64/vmlinux", 1, 256, "end=off"), CCI_MACHINE_OFF);
+    CHECK(has("cpu count: 1\n"));
+    CHECK(has("clock: kvm-clock"));
+    CHECK(memory_kb() > 225000);
+    CHECK(!has("WARNING") && !has("XSAVE"));
+    CHECK_EQ_INT(g.ends, 1);
+    guest_free(&g);
+}
+
+static void own_bzimage_four_cpus(void)
+{
+    CHECK_EQ_INT(boot("kernel/guest-x86_64/vmlinuz", 4, 256, "end=off"), CCI_MACHINE_OFF);
+    CHECK(has("cpu count: 4\n"));
+    guest_free(&g);
+}
+
+static void above_4_gib(void)
+{
+    CHECK_EQ_INT(boot("kernel/guest-x86_64/vmlinux", 2, 5120, "end=off"), CCI_MACHINE_OFF);
+    CHECK(memory_kb() > 5000000);
+    guest_free(&g);
+}
+
+static void little_memory(void)
+{
+    CHECK_EQ_INT(boot("kernel/guest-x86_64/vmlinux", 1, 64, "end=off"), CCI_MACHINE_OFF);
+    CHECK(has("init done"));
+    guest_free(&g);
+}
+
+static void stock_pvh(void)
+{
+    CHECK_EQ_INT(boot("kernel/stock-x86_64/vmlinux", 1, 256, "end=off"), CCI_MACHINE_OFF);
+    CHECK(has("init done"));
+    guest_free(&g);
+}
+
+static void stock_bzimage_two_cpus(void)
+{
+    CHECK_EQ_INT(boot("kernel/stock-x86_64/vmlinuz", 2, 192, "end=off"), CCI_MACHINE_OFF);
+    CHECK(has("cpu count: 2\n"));
+    guest_free(&g);
+}
+
+static void ends_by_reset(void)
+{
+    CHECK_EQ_INT(boot("kernel/guest-x86_64/vmlinux", 1, 128, "end=reboot"), CCI_MACHINE_RESET);
+    guest_free(&g);
+}
+
+static void panics_are_quoted(void)
+{
+    CHECK_EQ_INT(boot("kernel/guest-x86_64/vmlinux", 1, 128, "end=panic"), CCI_MACHINE_RESET);
+    char *tail = cci_serial_tail(&g.machine->serial, 2000);
+    CHECK(strstr(tail, "Kernel panic - not syncing: Attempted to kill init!"));
+    cci_mem_free(tail);
+    guest_free(&g);
+}
+
+/* A panic in the kernel's own start: the wrong init. */
+static void early_panic(void)
+{
+    CHECK_EQ_INT(boot("kernel/guest-x86_64/vmlinux", 1, 128, "rdinit=/nowhere"), CCI_MACHINE_RESET);
+    char *tail = cci_serial_tail(&g.machine->serial, 4000);
+    CHECK(strstr(tail, "Kernel panic"));
+    cci_mem_free(tail);
+    guest_free(&g);
+}
+
+static void stopped_while_it_runs(void)
+{
+    char line[] = "console=ttyS0 panic=-1 pci=off loglevel=3 end=hang";
+    CHECK_OK(guest_new(&g, 2, 128), g.err);
+    CHECK_OK(guest_boot(&g, guest_cache("kernel/guest-x86_64/vmlinux"), init_path, line), g.err);
+    for (unsigned i = 0; i < 600; i++) {
+        cci_mutex_lock(&g.mutex);
+        bool up = has("init done");
+        cci_mutex_unlock(&g.mutex);
+        if (up)
+            break;
+        (void)guest_wait(&g, 1);
+    }
+    CHECK_EQ_INT(guest_wait(&g, 1), CCI_MACHINE_ALIVE);
+    uint64_t start = cci_os_now();
+    guest_stop(&g);
+    CHECK(cci_os_now() - start < 1000000000u);
+    CHECK_EQ_INT(cci_machine_state(g.machine, NULL, 0), CCI_MACHINE_STOPPED);
+    CHECK(has("init done"));
+    CHECK_EQ_INT(g.ends, 1);
+    guest_free(&g);
+}
+
+/* Stopped at once, before the guest has done anything, and freed without a stop. */
+static void stopped_at_once(void)
+{
+    for (unsigned i = 0; i < 6; i++) {
+        CHECK_OK(guest_new(&g, 2, 64), g.err);
+        CHECK_OK(guest_boot(&g, guest_cache("kernel/guest-x86_64/vmlinux"), init_path, ""), g.err);
+        if (i % 2)
+            guest_stop(&g);
+        guest_free(&g);
+    }
+}
+
+static unsigned entries(const char *dir)
+{
+    unsigned n = 0;
+    DIR *d = opendir(dir);
+    while (d && readdir(d))
+        n++;
+    if (d)
+        (void)closedir(d);
+    return n;
+}
+
+static void leaks_nothing(void)
+{
+    unsigned fds = entries("/proc/self/fd");
+    for (unsigned i = 0; i < 5; i++) {
+        CHECK_OK(guest_new(&g, 2, 64), g.err);
+        CHECK_OK(guest_boot(&g, guest_cache("kernel/guest-x86_64/vmlinux"), init_path, ""), g.err);
+        guest_free(&g);
+    }
+    CHECK_EQ_INT(entries("/proc/self/fd"), fds);
+    CHECK_EQ_INT(entries("/proc/self/task"), 3); /* this thread, . and .. */
+}
+
+/* A kernel that wants more memory than there is, and files that are no kernels. */
+static void refused(void)
+{
+    CHECK_OK(guest_new(&g, 1, 32), g.err);
+    CHECK_EQ_INT(guest_boot(&g, guest_cache("kernel/guest-x86_64/vmlinux"), init_path, ""), CC_ERR_INVALID_ARGUMENT);
+    CHECK(strstr(g.err.message, "more memory"));
+    guest_free(&g);
+    CHECK_OK(guest_new(&g, 1, 64), g.err);
+    CHECK_EQ_INT(guest_boot(&g, __FILE__, init_path, ""), CC_ERR_IO);
+    CHECK(strstr(g.err.message, "neither an ELF file nor a bzImage"));
+    guest_free(&g);
+    struct guest h;
+    CHECK_EQ_INT(guest_new(&h, 0, 64), CC_ERR_INVALID_ARGUMENT);
+    guest_free(&h);
+    CHECK_EQ_INT(guest_new(&h, 1, 33), CC_ERR_INVALID_ARGUMENT);
+    guest_free(&h);
+}
+
+int main(void)
+{
+    char command[600], source[300];
+    const char *slash = strrchr(__FILE__, '/'), *tmp = getenv("TMPDIR");
+    (void)snprintf(source, sizeof(source), "%.*s/guest_init.c", (int)(slash - __FILE__), __FILE__);
+    (void)snprintf(init_path, sizeof(init_path), "%s/cc-init-XXXXXX", tmp && strlen(tmp) < 150 ? tmp : "/tmp");
+    int fd = mkstemp(init_path);
+    (void)snprintf(command, sizeof(command), "cc -O1 -static -o %s %s", init_path, source);
+    if (fd < 0 || system(command) != 0)
+        return 1;
+    (void)close(fd);
+    RUN(own_pvh);
+    RUN(own_bzimage_four_cpus);
+    RUN(above_4_gib);
+    RUN(little_memory);
+    RUN(ends_by_reset);
+    RUN(panics_are_quoted);
+    RUN(early_panic);
+    RUN(stopped_while_it_runs);
+    RUN(stopped_at_once);
+    RUN(leaks_nothing);
+    RUN(refused);
+    RUN(stock_pvh);
+    RUN(stock_bzimage_two_cpus);
+    (void)unlink(init_path);
+    return check_done();
+}
