@@ -72,8 +72,11 @@ class Setup:
             raise kernels.Failure(f"no {kernel} kernel in the cache: run `tools/kernel path {kernel}`")
         self.qemu = qemu_binary(arch)
         self.init = _init_binary()
-        # Emulation hands the host's counter through; in virtual time it counts nanoseconds.
-        self.tsc_khz = 1000000 if virtual else int(subprocess.check_output([self.init]))
+
+    def tsc_khz(self):
+        """The frequency of the machine's time-stamp counter: emulation hands the host's counter through, which takes a
+        moment to measure; in virtual time it counts nanoseconds."""
+        return 1000000 if self.virtual else int(subprocess.check_output([self.init]))
 
     def initramfs(self, extra=None):
         """Path of the initramfs. `extra` (a cpio.Archive function) adds a job's own files: such a one is not kept."""
@@ -98,11 +101,12 @@ class Setup:
         archive.file("modules.list", "".join(names).encode())
 
     def command(self, initrd, tsc_khz=None):
-        """The part of QEMU's command line that a saved machine depends on."""
+        """The part of QEMU's command line that a saved machine depends on. A resumed one has no more use for the
+        frequency and may be given any."""
         # A stock kernel finds virtio-mmio devices only through ACPI, our own through its command line.
         machine = "microvm,acpi=" + ("on" if self.kernel == "stock" else "off")
         append = "console=ttyS0 reboot=t panic=-1 quiet loglevel=4 random.trust_cpu=on tsc=reliable"
-        append += f" tsc_early_khz={tsc_khz or self.tsc_khz}"
+        append += f" tsc_early_khz={tsc_khz or self.tsc_khz()}"
         command = [self.qemu, "-no-user-config", "-nodefaults", "-no-reboot", "-display", "none", "-cpu",
                    "EPYC,+svm,+npt", "-smp", str(self.cpus), "-m", str(self.memory), "-kernel",
                    os.path.join(self.bundle, "vmlinuz"), "-initrd", initrd]
@@ -323,7 +327,7 @@ def resume(setup, initrd, directory, writable, job):
     """Starts the job in a copy of the saved machine."""
     state = os.open(f"{directory}/state", os.O_RDONLY)
     try:
-        command = setup.command(initrd) + _ram(setup, _quote(f"{directory}/mem"), "off") + shares(writable)
+        command = setup.command(initrd, tsc_khz=1) + _ram(setup, _quote(f"{directory}/mem"), "off") + shares(writable)
         machine = Machine(command + ["-incoming", "defer"], monitor=True, keep=[state])
     finally:
         os.close(state)
