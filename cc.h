@@ -292,7 +292,7 @@ typedef struct {
 typedef struct {
     uint64_t memory_mb;     /* the guest's RAM in MiB; 0: 256; at least 64. Taken from the host as it is touched */
     int cpus;               /* virtual CPUs; 0: 1 */
-    double timeout_seconds; /* the instance is stopped after so long; 0: never */
+    double timeout_seconds; /* the instance is stopped so long after it has started; 0: never */
     const char *user;       /* who commands run as: "uid", "uid:gid", "name", "name:group"; NULL: the image's choice */
     bool enable_gpu;        /* not in this version: must be false */
     bool enable_dmesg;      /* send the kernel's messages to the log callback, by default to stderr */

@@ -275,18 +275,28 @@ static cc_error_code cci_vm_greet(struct cci_vm *vm, const struct cci_vm_config 
     return code ? code : cci_control_configure(vm->control, &config, wait, err);
 }
 
+/* On the I/O thread. */
+static void cci_vm_arm_timer(void *ctx)
+{
+    struct cci_vm *vm = ctx;
+    vm->timer = cci_os_timer((uint64_t)(vm->timeout_seconds * 1e9));
+    vm->timer_source.fn = cci_vm_on_timeout;
+    vm->timer_source.ctx = vm;
+    vm->timer_source.fd = vm->timer;
+    if (vm->timer >= 0 && cci_loop_add(&vm->loop, &vm->timer_source, CCI_LOOP_READ, NULL)) {
+        cci_os_close(vm->timer);
+        vm->timer = CCI_NO_FD;
+    }
+}
+
+/* The time-out of an instance that has started. */
 static cc_error_code cci_vm_start_timer(struct cci_vm *vm, double seconds, cc_error *err)
 {
     if (!(seconds > 0) || seconds > 1e9)
         return CC_OK;
     vm->timeout_seconds = seconds;
-    vm->timer = cci_os_timer((uint64_t)(seconds * 1e9));
-    if (vm->timer < 0)
-        return cci_fail_errno(err, CC_ERR_IO, -vm->timer, NULL, "cannot make a timer: too many open files?");
-    vm->timer_source.fn = cci_vm_on_timeout;
-    vm->timer_source.ctx = vm;
-    vm->timer_source.fd = vm->timer;
-    return cci_loop_add(&vm->loop, &vm->timer_source, CCI_LOOP_READ, err);
+    cci_loop_call(&vm->loop, cci_vm_arm_timer, vm);
+    return vm->timer >= 0 ? CC_OK : cci_fail(err, CC_ERR_IO, NULL, "cannot make a timer: too many open files?");
 }
 
 /* Starts a zeroed vm, and returns when its agent takes commands. After a failure cci_vm_disconnect and cci_vm_stop
@@ -301,12 +311,12 @@ static cc_error_code cci_vm_start(struct cci_vm *vm, const struct cci_vm_config 
     if (code == CC_OK)
         code = cci_vm_make_machine(vm, c, err);
     if (code == CC_OK)
-        code = cci_vm_start_timer(vm, c->timeout_seconds, err);
-    if (code == CC_OK)
         code = cci_loop_start(&vm->loop, "cc-io", err);
     if (code == CC_OK)
         code = cci_vm_boot(vm, c, err);
-    return code ? code : cci_vm_greet(vm, c, wait, err);
+    if (code == CC_OK)
+        code = cci_vm_greet(vm, c, wait, err);
+    return code ? code : cci_vm_start_timer(vm, c->timeout_seconds, err);
 }
 
 /* ---- The end --------------------------------------------------------------------------------------------- */

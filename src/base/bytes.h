@@ -87,13 +87,4 @@ static bool cci_view_u32(struct cci_view *v, uint32_t *out)
     return true;
 }
 
-static bool cci_view_u64(struct cci_view *v, uint64_t *out)
-{
-    const uint8_t *p = cci_view_take(v, 8);
-    if (!p)
-        return false;
-    *out = cci_le64(p);
-    return true;
-}
-
 #endif

@@ -76,12 +76,6 @@ static void cci_os_close(cci_fd fd)
         (void)syscall(SYS_close, (long)fd);
 }
 
-/* A second descriptor for the same open file, close-on-exec. */
-static cci_fd cci_os_dup(cci_fd fd)
-{
-    return (cci_fd)cci_os_result(syscall(SYS_fcntl, (long)fd, 1030L /* F_DUPFD_CLOEXEC */, 0L));
-}
-
 static int64_t cci_os_read(cci_fd fd, void *buf, size_t n)
 {
     long r;
@@ -395,11 +389,13 @@ static cci_fd cci_os_tmpfile(const char *dir)
     return -EEXIST;
 }
 
+#ifdef CC_EMBED_KERNEL
 /* An unnamed file in memory, gone when it is closed; the name shows in /proc only. */
 static cci_fd cci_os_memfd(const char *name)
 {
     return (cci_fd)cci_os_result(syscall(SYS_memfd_create, name, 1L /* CLOEXEC */));
 }
+#endif
 
 static int cci_os_ioctl(cci_fd fd, unsigned long request, void *arg)
 {

@@ -1,9 +1,9 @@
 /*
- * base/stream_io.h - blocking reads and writes on a stream, under a deadline and a cancel token.
+ * base/stream_io.h - blocking writes on a stream, under a deadline and a cancel token.
  *
  * Streams themselves never block (stream.h). This puts a monitor beside one: its watch function counts changes, and
- * whoever found nothing to read, or no room to write, sleeps until the count has moved since before it tried. One
- * thread may read while another writes; the changes wake both.
+ * whoever found no room to write (or, in the same way, nothing to read) sleeps until the count has moved since before
+ * it tried.
  *
  * A stream that ended because its instance did reports ENOTCONN; that becomes CC_ERR_NOT_RUNNING here.
  */
@@ -81,40 +81,6 @@ static cc_error_code cci_stream_io_fail(int64_t r, cc_error *err)
     if (e == ENOTCONN)
         return cci_fail_errno(err, CC_ERR_NOT_RUNNING, e, NULL, "the instance ended");
     return cci_fail_errno(err, CC_ERR_IO, e, NULL, "connection to the guest: %s", cci_errno_text(e));
-}
-
-/* Waits for at least one byte and takes up to n: *got of them, 0 at the end of the peer's sending. */
-static cc_error_code cci_stream_io_read(struct cci_stream_io *io, void *buf, size_t n, size_t *got,
-                                        const struct cci_wait *wait, cc_error *err)
-{
-    *got = 0;
-    for (;;) {
-        struct cci_stream_io_turn t = cci_stream_io_turn(io);
-        int64_t r = cci_stream_read(io->stream, buf, n);
-        if (r >= 0) {
-            *got = (size_t)r;
-            return CC_OK;
-        }
-        cc_error_code code = r == -EAGAIN ? cci_stream_io_sleep(io, &t, wait, err) : cci_stream_io_fail(r, err);
-        if (code)
-            return code;
-    }
-}
-
-/* Reads exactly n bytes; an earlier end is an error. */
-static cc_error_code cci_stream_io_read_all(struct cci_stream_io *io, void *buf, size_t n, const struct cci_wait *wait,
-                                            cc_error *err)
-{
-    for (size_t at = 0; at < n;) {
-        size_t got;
-        cc_error_code code = cci_stream_io_read(io, (uint8_t *)buf + at, n - at, &got, wait, err);
-        if (code)
-            return code;
-        if (got == 0)
-            return cci_fail(err, CC_ERR_IO, NULL, "the guest closed a connection in mid-message");
-        at += got;
-    }
-    return CC_OK;
 }
 
 /* Writes all of it; *done says how much was taken, also on failure. */

@@ -85,7 +85,7 @@ static cc_error_code cci_rootfs_merge(struct cci_rootfs *r, struct cci_tree *tre
     size_t total = 0;
     cc_error_code code = CC_OK;
     for (size_t i = 0; i < r->count && !code; i++) {
-        struct cci_view index;
+        struct cci_view index = {NULL, 0};
         uint64_t data_blocks = 0;
         code = cci_rootfs_read_index(r, i, &index, &total);
         if (!code)

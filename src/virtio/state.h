@@ -21,6 +21,15 @@
 #define CCI_VIRTIO_STATE_MAGIC 0x76656476u /* "vdev" */
 #define CCI_VIRTIO_STATE_VERSION 1u
 
+static bool cci_view_u64(struct cci_view *v, uint64_t *out)
+{
+    const uint8_t *p = cci_view_take(v, 8);
+    if (!p)
+        return false;
+    *out = cci_le64(p);
+    return true;
+}
+
 /* Goes on after cci_virtio_quiesce: looks at every queue, since doorbells may have rung in vain, and repeats an
  * interrupt that a restored driver has not seen. */
 static void cci_virtio_resume(struct cci_virtio_dev *d)

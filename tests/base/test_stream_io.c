@@ -5,7 +5,7 @@
 #define _GNU_SOURCE
 #include "tests/stream_unix.h"
 
-#include "src/base/stream_io.h"
+#include "tests/stream_read.h"
 #include "tests/check.h"
 
 struct pair {

@@ -19,7 +19,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "../../src/control/client.h"
+#include "../../src/control/shutdown.h"
 #include "../../src/control/exec.h"
 #include "../../src/control/file.h"
 #include "../check.h"

@@ -6,7 +6,7 @@
 #define _GNU_SOURCE
 #include <pthread.h>
 
-#include "../../src/control/client.h"
+#include "../../src/control/shutdown.h"
 #include "../../src/control/exec.h"
 #include "../../src/control/file.h"
 #include "../check.h"
