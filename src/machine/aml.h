@@ -2,8 +2,8 @@
  * machine/aml.h - a writer of ACPI Machine Language, for the few forms that the DSDT needs.
  *
  * Follows the ACPI specification 6.5, chapter 20: a package length is one to four bytes and counts itself, so a form is
- * written with room for the longest and closed by filling the length in: two bytes hold up to 4095, and nothing here
- * is longer (the writer fails else). All forms append to one buffer.
+ * written with room for two, and closed by filling the length in: one byte holds up to 63 and two up to 4095, and
+ * nothing here is longer (the writer fails else). All forms append to one buffer.
  */
 #ifndef CCI_MACHINE_AML_H
 #define CCI_MACHINE_AML_H
@@ -47,7 +47,13 @@ static size_t cci_aml_open(struct cci_buf *b)
 
 static void cci_aml_close(struct cci_buf *b, size_t start)
 {
-    size_t length = b->n - start + 2;
+    size_t length = b->n - start + 2; /* with its own two bytes */
+    if (!b->failed && length - 1 <= 0x3f) {
+        memmove(b->p + start - 1, b->p + start, b->n - start); /* one is enough */
+        b->p[start - 2] = (uint8_t)(length - 1);
+        b->n--;
+        return;
+    }
     if (b->failed || length > 0xfff) {
         b->failed = true;
         return;
