@@ -3,8 +3,8 @@
  *
  * `docker save` tars and OCI layouts refer from one member to others in any order, so the tar is read twice: one pass
  * over its headers, which jumps over the contents, notes name, offset and size of every member; after that, members are
- * read in place, several at a time. A tar that is gzip-compressed as a whole is first decompressed to an unnamed file in
- * the cache directory.
+ * read in place, several at a time. A tar that is gzip-compressed as a whole is first decompressed to an unnamed file
+ * in the cache directory.
  *
  * Members may be links to others: before version 25, Docker wrote layers that several images share as
  * `<id>/layer.tar -> ../<other>/layer.tar`. Links lead to members only, never to files of the host.
@@ -17,30 +17,30 @@
 #include "store.h"
 
 #define CCI_ARCHIVE_MAX_MEMBERS 262144u
-#define CCI_ARCHIVE_MAX_NAMES ((size_t)32 << 20)      /* bytes of all names together */
-#define CCI_ARCHIVE_MAX_PLAIN ((uint64_t)256 << 30)   /* bytes of a tar that came compressed */
+#define CCI_ARCHIVE_MAX_NAMES ((size_t)32 << 20)       /* bytes of all names together */
+#define CCI_ARCHIVE_MAX_PLAIN ((uint64_t)256 << 30)    /* bytes of a tar that came compressed */
 #define CCI_ARCHIVE_MAX_DOCUMENTS ((uint64_t)64 << 20) /* bytes of manifests and configurations read, all together */
 #define CCI_ARCHIVE_CHUNK ((size_t)256 << 10)
 
 enum cci_archive_kind { CCI_ARCHIVE_FILE, CCI_ARCHIVE_LINK, CCI_ARCHIVE_OTHER };
 
 struct cci_archive_member {
-    const char *name;  /* cleaned */
-    const char *link;  /* of a link: the name that it leads to, cleaned */
+    const char *name;          /* cleaned */
+    const char *link;          /* of a link: the name that it leads to, cleaned */
     uint32_t name_at, link_at; /* both as offsets in the archive's names, which move during the pass */
     enum cci_archive_kind kind;
-    uint32_t order;    /* in the tar: of equal names, the last one counts */
-    uint64_t offset;   /* of the content */
+    uint32_t order;  /* in the tar: of equal names, the last one counts */
+    uint64_t offset; /* of the content */
     uint64_t size;
 };
 
 struct cci_archive {
-    char *path; /* as the caller named it, for messages */
-    cci_fd fd;  /* the tar, or the decompressed copy */
+    char *path;                         /* as the caller named it, for messages */
+    cci_fd fd;                          /* the tar, or the decompressed copy */
     struct cci_archive_member *members; /* sorted by name, then order */
     size_t count, cap;
-    struct cci_buf names;      /* of the members */
-    uint64_t documents;        /* bytes read of them so far */
+    struct cci_buf names; /* of the members */
+    uint64_t documents;   /* bytes read of them so far */
     const struct cci_wait *wait;
 };
 
@@ -110,8 +110,7 @@ static cc_error_code cci_archive_entry(void *ctx, const struct cci_tar_entry *e,
 {
     struct cci_archive_pass *pass = ctx;
     struct cci_archive *a = pass->archive;
-    struct cci_archive_member m = {
-        NULL, NULL, 0, 0, CCI_ARCHIVE_OTHER, (uint32_t)a->count, pass->tar.offset, e->size};
+    struct cci_archive_member m = {NULL, NULL, 0, 0, CCI_ARCHIVE_OTHER, (uint32_t)a->count, pass->tar.offset, e->size};
     if (e->type == CCI_TAR_DIR || !cci_archive_name(a, e->path, &m.name_at))
         return CC_OK;
     if (a->count == CCI_ARCHIVE_MAX_MEMBERS)
@@ -172,8 +171,9 @@ static int cci_archive_sink(void *ctx, const uint8_t *p, size_t n)
     struct cci_archive *a = pass->archive;
     int r = 0;
     if (n > CCI_ARCHIVE_MAX_PLAIN - pass->written)
-        pass->code = cci_fail(pass->err, CC_ERR_IO, a->path, "the image file is larger than %llu bytes when decompressed",
-                              (unsigned long long)CCI_ARCHIVE_MAX_PLAIN);
+        pass->code =
+            cci_fail(pass->err, CC_ERR_IO, a->path, "the image file is larger than %llu bytes when decompressed",
+                     (unsigned long long)CCI_ARCHIVE_MAX_PLAIN);
     else
         r = cci_os_pwrite_all(a->fd, p, n, pass->written);
     pass->written += n;
@@ -197,8 +197,9 @@ static cc_error_code cci_archive_inflate(struct cci_archive_pass *pass, cci_fd f
         int64_t n = cci_os_pread_all(from, pass->chunk, sizeof(pass->chunk), at);
         if (n < 0)
             return cci_archive_fail_read(a, n, err);
-        enum cci_gunzip_status status = n ? cci_gunzip_feed(&pass->gunzip, pass->chunk, (size_t)n, cci_archive_sink, pass)
-                                          : cci_gunzip_finish(&pass->gunzip);
+        enum cci_gunzip_status status =
+            n ? cci_gunzip_feed(&pass->gunzip, pass->chunk, (size_t)n, cci_archive_sink, pass)
+              : cci_gunzip_finish(&pass->gunzip);
         if (pass->code)
             return pass->code;
         if (status != CCI_GUNZIP_OK)
@@ -354,7 +355,8 @@ static cc_error_code cci_archive_read_blob(struct cci_archive *a, const struct c
 {
     const struct cci_archive_member *m = cci_archive_blob(a, digest);
     if (!m)
-        return cci_fail(err, CC_ERR_IO, a->path, "%s (%s) is not in the image file", what, cci_digest_spell(digest).text);
+        return cci_fail(err, CC_ERR_IO, a->path, "%s (%s) is not in the image file", what,
+                        cci_digest_spell(digest).text);
     if (m->size != size)
         return cci_fail(err, CC_ERR_IO, a->path, "%s (%s) has %llu bytes in place of %llu", what,
                         cci_digest_spell(digest).text, (unsigned long long)m->size, (unsigned long long)size);

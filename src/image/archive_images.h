@@ -3,8 +3,8 @@
  *
  * Two layouts are read. An OCI image layout (image specification 1.1, "Image Layout") has index.json, which lists
  * manifests, also through further indexes; names are in annotations. `docker save` before version 25, podman and skopeo
- * (docker-archive) have manifest.json, a list of configurations and layers; names are in RepoTags. Docker now writes both
- * into one tar: then the OCI one counts, which has the digests.
+ * (docker-archive) have manifest.json, a list of configurations and layers; names are in RepoTags. Docker now writes
+ * both into one tar: then the OCI one counts, which has the digests.
  *
  * An index often lists platforms whose blobs were left out of the tar; those are not there to be chosen. Attestations,
  * which look like images for the platform unknown/unknown, never fit.
@@ -23,10 +23,10 @@ struct cci_archive_image {
     struct cci_strings names;
     struct cci_platform platform; /* as far as known */
     bool oci;
-    struct cci_digest digest;     /* OCI: the manifest's */
-    uint64_t size;                /* OCI: the manifest's */
-    char *config;                 /* docker-archive: member with the configuration */
-    struct cci_strings layers;    /* docker-archive: members with the layers, lowest first */
+    struct cci_digest digest;  /* OCI: the manifest's */
+    uint64_t size;             /* OCI: the manifest's */
+    char *config;              /* docker-archive: member with the configuration */
+    struct cci_strings layers; /* docker-archive: members with the layers, lowest first */
 };
 
 struct cci_archive_images {
@@ -90,7 +90,8 @@ static cc_error_code cci_archive_oci_image(struct cci_archive_images *l, const s
         image->size = d->size;
         image->platform = d->platform;
     }
-    return cci_strings_add_all(&image->names, (const char *const *)names->at, names->count) ? CC_OK : cci_fail_nomem(err);
+    return cci_strings_add_all(&image->names, (const char *const *)names->at, names->count) ? CC_OK
+                                                                                            : cci_fail_nomem(err);
 }
 
 /* Lists what an index refers to. `names` are those of the index itself, which its images have too. */
@@ -103,8 +104,8 @@ static cc_error_code cci_archive_oci_nested(struct cci_archive_images *l, const 
     struct cci_buf text;
     if (depth == CCI_ARCHIVE_MAX_NESTING)
         return cci_fail(err, CC_ERR_IO, l->archive->path, "the image file has indexes nested too deeply");
-    cc_error_code code = cci_archive_read_blob(l->archive, &d->digest, d->size, CCI_MANIFEST_MAX_SIZE, "an image index",
-                                               &text, err);
+    cc_error_code code =
+        cci_archive_read_blob(l->archive, &d->digest, d->size, CCI_MANIFEST_MAX_SIZE, "an image index", &text, err);
     if (code)
         return code;
     struct cci_view view = {text.p, text.n};
@@ -125,8 +126,9 @@ static cc_error_code cci_archive_oci_item(struct cci_archive_images *l, const st
     if (!ok)
         code = cci_fail_nomem(err);
     else if (d->media == CCI_MEDIA_SCHEMA1)
-        code = cci_fail(err, CC_ERR_IO, l->archive->path, "the image file has a Docker schema 1 manifest, which is no "
-                                                          "longer supported");
+        code = cci_fail(err, CC_ERR_IO, l->archive->path,
+                        "the image file has a Docker schema 1 manifest, which is no "
+                        "longer supported");
     else if (!cci_archive_blob(l->archive, &d->digest))
         l->absent++;
     else if (d->media == CCI_MEDIA_INDEX)
@@ -160,7 +162,8 @@ static cc_error_code cci_archive_docker_image(struct cci_archive_images *l, cons
     const char *config = cci_json_text(doc, cci_json_get(doc, v, "Config"));
     cc_error_code code = cci_archive_images_new(l, &image, err);
     if (!code && !config)
-        code = cci_fail(err, CC_ERR_IO, l->archive->path, "manifest.json in the image file has an image with no Config");
+        code =
+            cci_fail(err, CC_ERR_IO, l->archive->path, "manifest.json in the image file has an image with no Config");
     if (!code) {
         image->config = cci_mem_strdup(config);
         code = image->config ? CC_OK : cci_fail_nomem(err);
@@ -209,8 +212,10 @@ static cc_error_code cci_archive_list(struct cci_archive_images *l, struct cci_a
         cci_buf_free(&text);
     }
     if (!code && !l->count)
-        code = cci_fail(err, CC_ERR_IO, a->path, l->absent ? "the image file lists images, but holds none of them" :
-                        "the file is no image: it has neither manifest.json (docker save) nor index.json (OCI layout)");
+        code = cci_fail(
+            err, CC_ERR_IO, a->path,
+            l->absent ? "the image file lists images, but holds none of them"
+                      : "the file is no image: it has neither manifest.json (docker save) nor index.json (OCI layout)");
     return code;
 }
 
@@ -225,8 +230,8 @@ static cc_error_code cci_archive_oci_config(struct cci_archive *a, const struct 
         code = cci_manifest_parse(m, text->p, text->n, CCI_MEDIA_IMAGE, err);
     cci_buf_free(text);
     if (!code)
-        code = cci_archive_read_blob(a, &m->config.digest, m->config.size, CCI_CONFIG_MAX_SIZE, "the image configuration",
-                                     text, err);
+        code = cci_archive_read_blob(a, &m->config.digest, m->config.size, CCI_CONFIG_MAX_SIZE,
+                                     "the image configuration", text, err);
     return code;
 }
 
@@ -256,8 +261,10 @@ static cc_error_code cci_archive_docker_config(struct cci_archive *a, const stru
         return code;
     got = cci_digest_of(text->p, text->n);
     if (!cci_digest_equal(&want, &got))
-        return cci_fail(err, CC_ERR_IO, a->path, "the image configuration does not have its digest %s: it was damaged or "
-                        "exchanged", cci_digest_spell(&want).text);
+        return cci_fail(err, CC_ERR_IO, a->path,
+                        "the image configuration does not have its digest %s: it was damaged or "
+                        "exchanged",
+                        cci_digest_spell(&want).text);
     return CC_OK;
 }
 
@@ -267,8 +274,8 @@ static cc_error_code cci_archive_image_read(struct cci_archive *a, const struct 
 {
     struct cci_buf text = {NULL, 0, 0, false};
     memset(m, 0, sizeof(*m));
-    cc_error_code code = image->oci ? cci_archive_oci_config(a, image, m, &text, err)
-                                    : cci_archive_docker_config(a, image, &text, err);
+    cc_error_code code =
+        image->oci ? cci_archive_oci_config(a, image, m, &text, err) : cci_archive_docker_config(a, image, &text, err);
     if (!code)
         code = cci_config_parse(config, text.p, text.n, err);
     cci_buf_free(&text);
@@ -310,8 +317,9 @@ static void cci_archive_images_spell(const struct cci_archive_images *l, const b
     out[0] = '\0';
     for (size_t i = 0; i < l->count; i++) {
         const struct cci_archive_image *image = &l->at[i];
-        const char *name = image->names.count ? image->names.at[0] : image->oci ? cci_digest_spell(&image->digest).text
-                                                                                : image->config;
+        const char *name = image->names.count ? image->names.at[0]
+                           : image->oci       ? cci_digest_spell(&image->digest).text
+                                              : image->config;
         if (!marked[i])
             continue;
         if (n - at < 300) {
@@ -325,7 +333,8 @@ static void cci_archive_images_spell(const struct cci_archive_images *l, const b
 }
 
 /* Marks the images that fit best; returns how many. Their platforms are known. */
-static size_t cci_archive_mark_platform(const struct cci_archive_images *l, bool *marked, const struct cci_platform *want)
+static size_t cci_archive_mark_platform(const struct cci_archive_images *l, bool *marked,
+                                        const struct cci_platform *want)
 {
     size_t count = 0;
     int best = 0;
@@ -360,8 +369,8 @@ static cc_error_code cci_archive_choose_marked(struct cci_archive_images *l, boo
         for (size_t i = 0; i < l->count; i++)
             marked[i] = true;
         cci_archive_images_spell(l, marked, list, sizeof(list));
-        return cci_fail(err, CC_ERR_IO, l->archive->path, "no image in the file is called \"%.200s\"; it holds %s", reference,
-                        list);
+        return cci_fail(err, CC_ERR_IO, l->archive->path, "no image in the file is called \"%.200s\"; it holds %s",
+                        reference, list);
     }
     cci_archive_images_spell(l, marked, list, sizeof(list));
     count = cci_archive_mark_platform(l, marked, &platform);
@@ -371,7 +380,8 @@ static cc_error_code cci_archive_choose_marked(struct cci_archive_images *l, boo
     if (count > 1) {
         cci_archive_images_spell(l, marked, list, sizeof(list));
         return cci_fail(err, CC_ERR_IO, l->archive->path,
-                        "the file holds several images: put a colon and the name of one behind the path; there are %s", list);
+                        "the file holds several images: put a colon and the name of one behind the path; there are %s",
+                        list);
     }
     for (*chosen = 0; !marked[*chosen];)
         ++*chosen;
@@ -379,8 +389,8 @@ static cc_error_code cci_archive_choose_marked(struct cci_archive_images *l, boo
 }
 
 /*
- * Chooses one image: by `reference`, if not NULL, and by platform: `want`, or this host's when NULL. An error lists what
- * there is.
+ * Chooses one image: by `reference`, if not NULL, and by platform: `want`, or this host's when NULL. An error lists
+ * what there is.
  */
 static cc_error_code cci_archive_choose(struct cci_archive_images *l, const char *reference,
                                         const struct cci_platform *want, size_t *chosen, cc_error *err)

@@ -23,9 +23,9 @@ struct cci_image_config {
     struct cci_strings env;        /* "KEY=VALUE" */
     struct cci_strings entrypoint; /* empty when the image has none */
     struct cci_strings cmd;
-    char *working_dir;             /* "" when the image names none */
-    char *user;                    /* "" when the image names none: root */
-    struct cci_digest *diff_ids;   /* layers, lowest first */
+    char *working_dir;           /* "" when the image names none */
+    char *user;                  /* "" when the image names none: root */
+    struct cci_digest *diff_ids; /* layers, lowest first */
     size_t layer_count;
 };
 

@@ -28,22 +28,22 @@ struct cci_import_spec {
     bool has_digest;           /* the next two are known: they are of the bytes that are fed */
     struct cci_digest digest;
     uint64_t size;
-    enum cci_media media;      /* CCI_MEDIA_LAYER or _LAYER_GZIP; CCI_MEDIA_UNKNOWN takes either */
-    uint64_t max_tar;          /* 0: CCI_IMPORT_MAX_TAR */
+    enum cci_media media; /* CCI_MEDIA_LAYER or _LAYER_GZIP; CCI_MEDIA_UNKNOWN takes either */
+    uint64_t max_tar;     /* 0: CCI_IMPORT_MAX_TAR */
 };
 
 struct cci_import {
     struct cci_import_spec spec;
-    uint64_t fed;             /* bytes */
-    struct cci_sha256 outer;  /* of what is fed, if it is compressed and its digest known */
-    uint8_t head[6];          /* the first bytes, until they show the format */
-    bool known, gzip;         /* they have; they did */
+    uint64_t fed;            /* bytes */
+    struct cci_sha256 outer; /* of what is fed, if it is compressed and its digest known */
+    uint8_t head[6];         /* the first bytes, until they show the format */
+    bool known, gzip;        /* they have; they did */
     struct cci_gunzip gunzip;
     struct cci_stage stage;
 
     /* The import thread's: */
     uint64_t tar_bytes;
-    struct cci_sha256 inner;  /* of the uncompressed tar */
+    struct cci_sha256 inner; /* of the uncompressed tar */
     struct cci_layer_tar layer;
 };
 
@@ -192,7 +192,8 @@ static cc_error_code cci_import_check_outer(struct cci_import *im, cc_error *err
         return cci_fail(err, CC_ERR_IO, NULL, "%s", cci_gunzip_strerror(&im->gunzip));
     cci_sha256_final(&im->outer, got.bytes);
     if (im->spec.has_digest && !cci_digest_equal(&got, &im->spec.digest))
-        return cci_fail(err, CC_ERR_IO, NULL, "its digest is %s: it was damaged or exchanged", cci_digest_spell(&got).text);
+        return cci_fail(err, CC_ERR_IO, NULL, "its digest is %s: it was damaged or exchanged",
+                        cci_digest_spell(&got).text);
     return CC_OK;
 }
 
@@ -202,7 +203,8 @@ static cc_error_code cci_import_check_inner(struct cci_import *im, cc_error *err
     struct cci_digest got;
     cci_sha256_final(&im->inner, got.bytes);
     if (!im->gzip && im->spec.has_digest && !cci_digest_equal(&got, &im->spec.digest))
-        return cci_fail(err, CC_ERR_IO, NULL, "its digest is %s: it was damaged or exchanged", cci_digest_spell(&got).text);
+        return cci_fail(err, CC_ERR_IO, NULL, "its digest is %s: it was damaged or exchanged",
+                        cci_digest_spell(&got).text);
     if (!cci_digest_equal(&got, &im->spec.diff_id))
         return cci_fail(err, CC_ERR_IO, NULL, "its content has the diffID %s, but the image configuration says %s",
                         cci_digest_spell(&got).text, cci_digest_spell(&im->spec.diff_id).text);

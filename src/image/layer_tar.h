@@ -1,5 +1,6 @@
 /*
- * image/layer_tar.h - from a layer's tar to the layer store (image specification 1.1, "Image Layer Filesystem Changeset").
+ * image/layer_tar.h - from a layer's tar to the layer store (image specification 1.1, "Image Layer Filesystem
+ * Changeset").
  *
  * Takes the tar in pieces, and passes its entries on to the layer writer as the index wants them:
  *
@@ -22,11 +23,11 @@
 struct cci_layer_tar {
     struct cci_layer_writer writer;
     struct cci_tar tar;
-    struct cci_index_entry entry;  /* the current one, ready but for its extents */
+    struct cci_index_entry entry; /* the current one, ready but for its extents */
     char path[CCI_INDEX_MAX_PATH + 1];
     char target[CCI_INDEX_MAX_PATH + 1];
-    struct cci_buf xattrs;         /* of the current entry, as in the index */
-    bool skip;                     /* the current entry is none of the layer's files */
+    struct cci_buf xattrs; /* of the current entry, as in the index */
+    bool skip;             /* the current entry is none of the layer's files */
 };
 
 /* Compressed formats that are not read, by their first six bytes; NULL for all others. */
@@ -36,9 +37,8 @@ static const char *cci_layer_foreign(const uint8_t *p)
         uint8_t magic[6];
         size_t n;
         const char *name;
-    } table[] = {{{0x28, 0xb5, 0x2f, 0xfd}, 4, "zstd"},
-                 {{0xfd, '7', 'z', 'X', 'Z', 0}, 6, "xz"},
-                 {{'B', 'Z', 'h'}, 3, "bzip2"}};
+    } table[] = {
+        {{0x28, 0xb5, 0x2f, 0xfd}, 4, "zstd"}, {{0xfd, '7', 'z', 'X', 'Z', 0}, 6, "xz"}, {{'B', 'Z', 'h'}, 3, "bzip2"}};
     for (size_t i = 0; i < CCI_COUNT(table); i++)
         if (memcmp(p, table[i].magic, table[i].n) == 0)
             return table[i].name;
@@ -72,7 +72,8 @@ static cc_error_code cci_layer_clean(struct cci_view path, char *out, cc_error *
             continue;
         if (len == 2 && part[0] == '.' && part[1] == '.') {
             if (n == 0)
-                return cci_fail(err, CC_ERR_IO, NULL, "path traversal: \"%s\" leads out of the image; the layer is refused",
+                return cci_fail(err, CC_ERR_IO, NULL,
+                                "path traversal: \"%s\" leads out of the image; the layer is refused",
                                 cci_layer_path_spell(path).text);
             while (n && out[n - 1] != '/')
                 n--;
@@ -114,7 +115,8 @@ static cc_error_code cci_layer_target(struct cci_layer_tar *l, const struct cci_
     if (e->type != CCI_TAR_SYMLINK)
         return CC_OK;
     if (e->link.n > CCI_INDEX_MAX_PATH)
-        return cci_fail(err, CC_ERR_IO, l->path, "the layer has a symbolic link whose target is longer than 4095 bytes");
+        return cci_fail(err, CC_ERR_IO, l->path,
+                        "the layer has a symbolic link whose target is longer than 4095 bytes");
     memcpy(l->target, e->link.p, e->link.n);
     l->target[e->link.n] = '\0';
     return CC_OK;

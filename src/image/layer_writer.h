@@ -16,17 +16,18 @@
 #include "store.h"
 
 #define CCI_LAYER_BATCH ((size_t)1 << 20)
+#define CCI_LAYER_MAX_DATA ((uint64_t)256 << 30) /* bytes of `data`: many tiny files or pieces take a block each */
 
 struct cci_layer_writer {
     struct cci_store *store;
     struct cci_store_tmp tmp;
     cci_fd data;
-    uint8_t *batch;     /* CCI_LAYER_BATCH bytes */
-    size_t fill;        /* of them in use */
-    uint64_t written;   /* bytes of `data` before the batch */
+    uint8_t *batch;   /* CCI_LAYER_BATCH bytes */
+    size_t fill;      /* of them in use */
+    uint64_t written; /* bytes of `data` before the batch */
     struct cci_index_writer index;
-    uint64_t pos;       /* where in the current file the last piece ended */
-    uint64_t covered;   /* blocks of the current file, from its start, that were passed */
+    uint64_t pos;           /* where in the current file the last piece ended */
+    uint64_t covered;       /* blocks of the current file, from its start, that were passed */
     struct cci_buf extents; /* of the current file */
 };
 
@@ -72,6 +73,9 @@ static cc_error_code cci_layer_writer_init(struct cci_layer_writer *w, struct cc
 
 static cc_error_code cci_layer_writer_flush(struct cci_layer_writer *w, cc_error *err)
 {
+    if (w->fill > CCI_LAYER_MAX_DATA - w->written)
+        return cci_fail(err, CC_ERR_IO, NULL, "it takes more than %llu bytes in the image cache, which is the limit",
+                        (unsigned long long)CCI_LAYER_MAX_DATA);
     int r = cci_os_pwrite_all(w->data, w->batch, w->fill, w->written);
     if (r < 0)
         return cci_store_fail(err, r, w->tmp.path, "write a layer's contents");
@@ -132,7 +136,8 @@ static cc_error_code cci_layer_writer_data(struct cci_layer_writer *w, uint64_t 
         if (!code)
             code = cci_layer_writer_append(w, NULL, offset % CCI_INDEX_BLOCK, err);
     }
-    uint64_t block = (w->written + w->fill - offset % CCI_INDEX_BLOCK) / CCI_INDEX_BLOCK + first - offset / CCI_INDEX_BLOCK;
+    uint64_t block =
+        (w->written + w->fill - offset % CCI_INDEX_BLOCK) / CCI_INDEX_BLOCK + first - offset / CCI_INDEX_BLOCK;
     if (!code)
         code = cci_layer_writer_append(w, p, n, err);
     if (!code && last >= first) {

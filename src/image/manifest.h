@@ -35,9 +35,9 @@ struct cci_descriptor {
     struct cci_digest digest;
     uint64_t size;                /* bytes */
     struct cci_platform platform; /* of an index's images, as far as said */
-    char *name;    /* a full image name from an annotation, or NULL */
-    char *tag;     /* org.opencontainers.image.ref.name: a tag, or a whole reference; or NULL */
-    bool foreign;  /* a layer that lies elsewhere, by URLs */
+    char *name;                   /* a full image name from an annotation, or NULL */
+    char *tag;                    /* org.opencontainers.image.ref.name: a tag, or a whole reference; or NULL */
+    bool foreign;                 /* a layer that lies elsewhere, by URLs */
 };
 
 struct cci_manifest {
@@ -142,13 +142,14 @@ static cc_error_code cci_manifest_kind(const struct cci_json *doc, enum cci_medi
     bool index = cci_json_get(doc, root, "manifests") != NULL;
     bool image = cci_json_get(doc, root, "layers") || cci_json_get(doc, root, "config");
     if (version != 2 || index == image)
-        return cci_fail(err, CC_ERR_IO, NULL, "the image manifest is %s", index && image
-                            ? "both an index and an image"
-                            : version != 2 ? "of an unknown schemaVersion" : "neither an index nor an image");
+        return cci_fail(err, CC_ERR_IO, NULL, "the image manifest is %s",
+                        index && image ? "both an index and an image"
+                        : version != 2 ? "of an unknown schemaVersion"
+                                       : "neither an index nor an image");
     *kind = index ? CCI_MEDIA_INDEX : CCI_MEDIA_IMAGE;
     if (own && cci_media_parse(own) != *kind)
-        return cci_fail(err, CC_ERR_IO, NULL, "the image manifest's media type \"%.100s\" does not agree with its content",
-                        own);
+        return cci_fail(err, CC_ERR_IO, NULL,
+                        "the image manifest's media type \"%.100s\" does not agree with its content", own);
     if (expected != CCI_MEDIA_UNKNOWN && expected != *kind)
         return cci_fail(err, CC_ERR_IO, NULL, "the image manifest is an %s, and what refers to it says otherwise",
                         index ? "index" : "image");
@@ -195,7 +196,8 @@ static cc_error_code cci_manifest_parse(struct cci_manifest *m, const void *text
         const struct cci_json_value *config = cci_json_get(&doc, cci_json_root(&doc), "config");
         code = cci_descriptor_parse(&m->config, &doc, config, "the configuration", err);
         if (!code && m->config.media != CCI_MEDIA_CONFIG)
-            code = cci_fail(err, CC_ERR_IO, NULL, "this is no container image: its configuration's media type is \"%.100s\"",
+            code = cci_fail(err, CC_ERR_IO, NULL,
+                            "this is no container image: its configuration's media type is \"%.100s\"",
                             m->config.media_text);
         if (!code)
             code = cci_manifest_items(m, &doc, "layers", CCI_MANIFEST_MAX_LAYERS, err);

@@ -24,7 +24,8 @@ static size_t cci_reference_domain(const char *text, size_t n)
 {
     const char *slash = memchr(text, '/', n);
     size_t len = slash ? (size_t)(slash - text) : 0;
-    bool domain = len && (memchr(text, '.', len) || memchr(text, ':', len) || (len == 9 && memcmp(text, "localhost", 9) == 0));
+    bool domain =
+        len && (memchr(text, '.', len) || memchr(text, ':', len) || (len == 9 && memcmp(text, "localhost", 9) == 0));
     return domain ? len : 0;
 }
 

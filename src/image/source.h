@@ -5,8 +5,9 @@
  * Here is the way from an image tar: choose an image, read and check its manifest and configuration, and import the
  * layers that the store lacks, several at a time, each straight from its place in the tar.
  *
- * The compressed layers of a tar are not copied to blobs/: the caller has the file, and writing them a second time is a
- * third of the import's disk traffic. Exporting such an image compresses anew: same diffIDs, other digests.
+ * The compressed layers of a tar are not copied to blobs/: the caller has the file, and writing them a second time
+ * would be a quarter of the import's disk traffic. Exporting such an image compresses anew: same diffIDs, other
+ * digests.
  */
 #ifndef CCI_IMAGE_SOURCE_H
 #define CCI_IMAGE_SOURCE_H
@@ -104,7 +105,8 @@ static cc_error_code cci_source_feed(const struct cci_archive *a, const struct c
 {
     for (uint64_t at = 0; at < m->size;) {
         cc_error_code code = cci_archive_check_wait(a->wait, a->path, err);
-        int64_t n = code ? 0 : cci_os_pread_all(a->fd, chunk, (size_t)CCI_MIN(m->size - at, CCI_ARCHIVE_CHUNK), m->offset + at);
+        int64_t n =
+            code ? 0 : cci_os_pread_all(a->fd, chunk, (size_t)CCI_MIN(m->size - at, CCI_ARCHIVE_CHUNK), m->offset + at);
         if (code)
             return code;
         if (n < 0)
@@ -195,12 +197,15 @@ static cc_error_code cci_source_oci_layer(const struct cci_archive *a, const str
                                           struct cci_source_layer *out, cc_error *err)
 {
     if (d->media != CCI_MEDIA_LAYER && d->media != CCI_MEDIA_LAYER_GZIP)
-        return cci_fail(err, CC_ERR_IO, a->path, "layer %zu has the media type \"%.150s\", which is not supported: layers are "
-                        "read as plain tar or compressed with gzip", i + 1, d->media_text);
+        return cci_fail(err, CC_ERR_IO, a->path,
+                        "layer %zu has the media type \"%.150s\", which is not supported: layers are "
+                        "read as plain tar or compressed with gzip",
+                        i + 1, d->media_text);
     out->member = cci_archive_blob(a, &d->digest);
     if (!out->member)
         return cci_fail(err, CC_ERR_IO, a->path, "layer %zu (%s) is not in the image file%s", i + 1,
-                        cci_digest_spell(&d->digest).text, d->foreign ? ": it is one that is only found by its URL" : "");
+                        cci_digest_spell(&d->digest).text,
+                        d->foreign ? ": it is one that is only found by its URL" : "");
     if (out->member->size != d->size)
         return cci_fail(err, CC_ERR_IO, a->path, "layer %zu (%s) has %llu bytes in place of %llu", i + 1,
                         cci_digest_spell(&d->digest).text, (unsigned long long)out->member->size,
@@ -229,8 +234,8 @@ static cc_error_code cci_source_find_layers(struct cci_archive *a, const struct 
 }
 
 /* Makes an image of one of an archive's. */
-static cc_error_code cci_source_load(struct cci_store *store, struct cci_archive *a, const struct cci_archive_image *from,
-                                     struct cci_image **out, cc_error *err)
+static cc_error_code cci_source_load(struct cci_store *store, struct cci_archive *a,
+                                     const struct cci_archive_image *from, struct cci_image **out, cc_error *err)
 {
     struct cci_manifest m;
     struct cci_image_config config;
@@ -241,8 +246,8 @@ static cc_error_code cci_source_load(struct cci_store *store, struct cci_archive
     struct cci_source_layer *layers = cci_mem_zalloc(count + 1, sizeof(*layers));
     struct cci_image *image = NULL;
     if (count != config.layer_count)
-        code = cci_fail(err, CC_ERR_IO, a->path, "the image's manifest has %zu layers, and its configuration %zu", count,
-                        config.layer_count);
+        code = cci_fail(err, CC_ERR_IO, a->path, "the image's manifest has %zu layers, and its configuration %zu",
+                        count, config.layer_count);
     else if (layers)
         code = cci_source_find_layers(a, from, &m, &config, layers, err);
     if (code) {
@@ -269,7 +274,8 @@ static cc_error_code cci_source_load(struct cci_store *store, struct cci_archive
     return code;
 }
 
-/* Splits PATH[:REFERENCE]: the longest part before a colon, or all, that is there. *reference is NULL if there is none. */
+/* Splits PATH[:REFERENCE]: the longest part before a colon, or all, that is there. *reference is NULL if there is none.
+ */
 static char *cci_source_split(const char *path, const char **reference)
 {
     struct cci_os_stat st;
@@ -291,8 +297,8 @@ static char *cci_source_split(const char *path, const char **reference)
 }
 
 /*
- * Loads an image from a tar, `path` with an optional colon and reference behind it. `want` NULL is this host's platform.
- * *wait is looked at throughout. Free the image with cci_image_free; it keeps the store.
+ * Loads an image from a tar, `path` with an optional colon and reference behind it. `want` NULL is this host's
+ * platform. *wait is looked at throughout. Free the image with cci_image_free; it keeps the store.
  */
 static cc_error_code cci_image_load_tar(struct cci_store *store, const char *path, const struct cci_platform *want,
                                         const struct cci_wait *wait, struct cci_image **out, cc_error *err)

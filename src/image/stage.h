@@ -20,14 +20,14 @@ typedef cc_error_code cci_stage_consume(void *ctx, const uint8_t *p, size_t n, c
 struct cci_stage {
     cci_stage_consume *consume;
     void *ctx;
-    struct cci_monitor monitor;       /* for what follows, up to the blank line */
-    unsigned first, full;             /* the oldest full chunk, and how many there are */
-    bool ended, stopped;              /* nothing more comes; what has come does not matter any more */
-    bool failed;                      /* the consumer returned an error: code and err */
+    struct cci_monitor monitor; /* for what follows, up to the blank line */
+    unsigned first, full;       /* the oldest full chunk, and how many there are */
+    bool ended, stopped;        /* nothing more comes; what has come does not matter any more */
+    bool failed;                /* the consumer returned an error: code and err */
 
-    size_t fill[CCI_STAGE_CHUNKS];    /* bytes in each chunk; the producer's until it is full, then the consumer's */
+    size_t fill[CCI_STAGE_CHUNKS]; /* bytes in each chunk; the producer's until it is full, then the consumer's */
     uint8_t *chunks;
-    cc_error_code code;               /* the consumer's until it is joined */
+    cc_error_code code; /* the consumer's until it is joined */
     cc_error err;
     struct cci_thread thread;
 };

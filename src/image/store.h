@@ -17,9 +17,9 @@
  *
  *   an entry of tmp/   shared, by its owner. One that can be locked exclusively has lost its owner and is removed, by
  *                      the next process that opens the store.
- *   tmp/ itself        shared while an entry is made (between mkdir and its lock), exclusive while dead ones are removed.
- *   a layer            shared by each process that uses it. Removal needs it exclusively, and moves it to tmp/ first;
- *                      who has waited for the lock meanwhile sees that the name is gone, and looks again.
+ *   tmp/ itself        shared while an entry is made (between mkdir and its lock), exclusive while dead ones are
+ * removed. a layer            shared by each process that uses it. Removal needs it exclusively, and moves it to tmp/
+ * first; who has waited for the lock meanwhile sees that the name is gone, and looks again.
  */
 #ifndef CCI_IMAGE_STORE_H
 #define CCI_IMAGE_STORE_H
@@ -195,12 +195,13 @@ static int cci_layer_head(const char *index, uint64_t *data_blocks)
     if (n < 0)
         return (int)n;
     *data_blocks = cci_le64(head + 24);
-    return n == (int64_t)sizeof(head) && memcmp(head, CCI_INDEX_MAGIC, 8) == 0 && cci_le32(head + 8) == CCI_INDEX_VERSION;
+    return n == (int64_t)sizeof(head) && memcmp(head, CCI_INDEX_MAGIC, 8) == 0 &&
+           cci_le32(head + 8) == CCI_INDEX_VERSION;
 }
 
 /*
- * Whether both files are there and fit together: somebody may have truncated or removed them. Returns 1 or 0, or an error
- * number when that cannot be found out.
+ * Whether both files are there and fit together: somebody may have truncated or removed them. Returns 1 or 0, or an
+ * error number when that cannot be found out.
  */
 static int cci_layer_is_whole(const char *layer_path)
 {
@@ -210,7 +211,8 @@ static int cci_layer_is_whole(const char *layer_path)
     int r = data && index ? cci_layer_head(index, &blocks) : -ENOMEM;
     if (r > 0) {
         int bad = cci_os_lstat(data, &st);
-        r = bad < 0 ? bad : st.kind == CCI_OS_FILE && st.size / CCI_INDEX_BLOCK == blocks && st.size % CCI_INDEX_BLOCK == 0;
+        r = bad < 0 ? bad
+                    : st.kind == CCI_OS_FILE && st.size / CCI_INDEX_BLOCK == blocks && st.size % CCI_INDEX_BLOCK == 0;
     }
     cci_mem_free(data);
     cci_mem_free(index);

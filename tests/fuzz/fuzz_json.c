@@ -1,4 +1,5 @@
-/* JSON of any bytes: accepted or refused, and what is accepted can be walked: every value once, strings UTF-8 and whole. */
+/* JSON of any bytes: accepted or refused, and what is accepted can be walked: every value once, strings UTF-8 and
+ * whole. */
 #include "../../src/image/json.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

@@ -1,12 +1,13 @@
 /*
- * A layer's tar of any bytes, as the import reads it: what is accepted is an index that its reader accepts too, with every
- * path inside the root. Checksums of headers are made right, so that the fuzzer gets behind them.
+ * A layer's tar of any bytes, as the import reads it: what is accepted is an index that its reader accepts too, with
+ * every path inside the root. Checksums of headers are made right, so that the fuzzer gets behind them.
  */
 #include "../../src/image/layer_tar.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-/* A writer whose data go to a file without a name, used again and again: making a store each time would be most of it. */
+/* A writer whose data go to a file without a name, used again and again: making a store each time would be most of it.
+ */
 static void begin(struct cci_layer_tar *l)
 {
     static uint8_t batch[CCI_LAYER_BATCH];

@@ -1,4 +1,5 @@
-/* Manifests and indexes of any bytes, referred to as either kind. What is accepted is of one kind, and within bounds. */
+/* Manifests and indexes of any bytes, referred to as either kind. What is accepted is of one kind, and within bounds.
+ */
 #include "../../src/image/manifest.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

@@ -3,10 +3,12 @@
  *
  *     load_tar STORE TAR[:REFERENCE] [ARCHITECTURE]
  *
- * prints the configuration and the layers; and, unless QUIET is in the environment, for each layer the lines of its index:
- * type, mode, owner, time, size, device, extents, digest of the contents, path, target, attributes, strings with bytes
- * that are not plain as %XX. Or the error; the exit code is the error's.
+ * With ROOTFS in the environment it makes the root filesystem too. It prints the configuration and the layers; and,
+ * unless QUIET is in the environment, for each layer the lines of its index: type, mode, owner, time, size, device,
+ * extents, digest of the contents, path, target, attributes, strings with bytes that are not plain as %XX. Or the
+ * error; the exit code is the error's.
  */
+#include "../../src/image/rootfs.h"
 #include "../../src/image/source.h"
 
 static void print_escaped(const char *s, size_t n)
@@ -47,8 +49,8 @@ static void print_entry(cci_fd data, struct cci_index_entry *e)
 {
     static const char types[] = "?fdlcbpshwo";
     struct cci_index_xattr x;
-    printf("entry %c %04o %u:%u %lld.%09u %llu %u,%u %zu", types[e->type], e->mode, e->uid, e->gid, (long long)e->mtime_sec,
-           e->mtime_nsec, (unsigned long long)e->size, e->major, e->minor, e->extents.n / 16);
+    printf("entry %c %04o %u:%u %lld.%09u %llu %u,%u %zu", types[e->type], e->mode, e->uid, e->gid,
+           (long long)e->mtime_sec, e->mtime_nsec, (unsigned long long)e->size, e->major, e->minor, e->extents.n / 16);
     if (e->type == CCI_INDEX_FILE)
         print_contents(data, e);
     else
@@ -104,6 +106,12 @@ int main(int argc, char **argv)
     cc_error_code code = cci_store_open(argv[1], &store, &err);
     if (!code)
         code = cci_image_load_tar(store, argv[2], argc > 3 ? &want : NULL, &wait, &image, &err);
+    if (!code && getenv("ROOTFS")) {
+        struct cci_disk disk = {NULL, 0, 0, false};
+        code = cci_rootfs_open(store, image->layers, image->layer_count, &disk, &err);
+        if (!code)
+            cci_disk_free(&disk);
+    }
     if (code) {
         printf("error %d: %s\n", (int)code, err.message ? err.message : "(no memory)");
     } else {

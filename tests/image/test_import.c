@@ -2,86 +2,17 @@
 // @sanitize address,undefined
 // @sanitize thread
 /*
- * The import of a layer: what comes out for honest ones in pieces of any size, and that nothing comes out, and nothing is
- * left behind, for any other.
+ * The import of a layer: what comes out for honest ones in pieces of any size, and that nothing comes out, and nothing
+ * is left behind, for any other.
  */
 #include "store_dir.h"
 
 #include "../../src/image/source.h"
 #include "../check.h"
+#include "tar_make.h"
 
 static struct cci_store *store;
 static cc_error err;
-
-/* ---- Making tars --------------------------------------------------------------------------------------- */
-
-struct tar {
-    uint8_t p[1 << 20];
-    size_t n;
-};
-
-static struct tar tar;
-
-static void tar_add(char type, const char *path, const char *link, const void *data, size_t n)
-{
-    uint8_t *h = tar.p + tar.n;
-    unsigned sum = 0;
-    memset(h, 0, 512);
-    memcpy(h, path, strlen(path) < 100 ? strlen(path) : 100);
-    (void)snprintf((char *)h + 100, 8, "%07o", 0644u);
-    (void)snprintf((char *)h + 108, 8, "%07o", 1000u);
-    (void)snprintf((char *)h + 116, 8, "%07o", 1000u);
-    (void)snprintf((char *)h + 124, 12, "%011o", (unsigned)n);
-    (void)snprintf((char *)h + 136, 12, "%011o", 1700000000u);
-    h[156] = (uint8_t)type;
-    memcpy(h + 157, link, strlen(link));
-    memcpy(h + 257, "ustar\0" "00", 8);
-    memset(h + 148, ' ', 8);
-    for (int i = 0; i < 512; i++)
-        sum += h[i];
-    (void)snprintf((char *)h + 148, 8, "%06o", sum);
-    tar.n += 512;
-    if (n)
-        memcpy(tar.p + tar.n, data, n);
-    memset(tar.p + tar.n + n, 0, 512);
-    tar.n += (n + 511) / 512 * 512;
-}
-
-static void tar_end(void)
-{
-    memset(tar.p + tar.n, 0, 1024);
-    tar.n += 1024;
-}
-
-static void tar_begin(void)
-{
-    tar.n = 0;
-}
-
-/* A gzip file of stored blocks. */
-static size_t gzip(const uint8_t *p, size_t n, uint8_t *out)
-{
-    static const uint8_t head[10] = {0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3};
-    struct cci_crc32 crc;
-    size_t at = sizeof(head);
-    memcpy(out, head, sizeof(head));
-    cci_crc32_init(&crc);
-    cci_crc32_update(&crc, p, n);
-    for (size_t done = 0; done == 0 || done < n;) {
-        size_t part = n - done < 60000 ? n - done : 60000;
-        out[at] = done + part == n;
-        cci_put_le16(out + at + 1, (uint16_t)part);
-        cci_put_le16(out + at + 3, (uint16_t)~part);
-        memcpy(out + at + 5, p + done, part);
-        at += 5 + part;
-        done += part;
-        if (n == 0)
-            break;
-    }
-    cci_put_le32(out + at, cci_crc32_value(&crc));
-    cci_put_le32(out + at + 4, (uint32_t)n);
-    return at + 8;
-}
 
 /* ---- Importing ------------------------------------------------------------------------------------------ */
 
@@ -225,11 +156,15 @@ static void test_what_is_in_the_index(void)
         const char *path;
         enum cci_index_type type;
         const char *target;
-    } want[] = {{"", CCI_INDEX_DIR, ""},           {"d", CCI_INDEX_DIR, ""},
-                {"d/big", CCI_INDEX_FILE, ""},     {"abs/small", CCI_INDEX_FILE, ""},
+    } want[] = {{"", CCI_INDEX_DIR, ""},
+                {"d", CCI_INDEX_DIR, ""},
+                {"d/big", CCI_INDEX_FILE, ""},
+                {"abs/small", CCI_INDEX_FILE, ""},
                 {"link", CCI_INDEX_SYMLINK, "../../outside/is fine"},
-                {"hard", CCI_INDEX_HARDLINK, "d/big"}, {"null", CCI_INDEX_CHAR, ""},
-                {"fifo", CCI_INDEX_FIFO, ""},      {"d/gone", CCI_INDEX_WHITEOUT, ""}};
+                {"hard", CCI_INDEX_HARDLINK, "d/big"},
+                {"null", CCI_INDEX_CHAR, ""},
+                {"fifo", CCI_INDEX_FIFO, ""},
+                {"d/gone", CCI_INDEX_WHITEOUT, ""}};
     struct cci_layer l;
     uint8_t *index, *data;
     struct cci_index_entry e;
@@ -335,9 +270,9 @@ static const char *clean(const char *path)
 
 static void test_paths(void)
 {
-    static const char *const same[][2] = {{"a", "a"}, {"/a/b/", "a/b"}, {"./a//b/./c", "a/b/c"}, {"a/../b", "b"},
-                                          {"a/b/../../c", "c"}, {".", ""}, {"/", ""}, {"a/..", ""}, {"...", "..."},
-                                          {"..a/b..", "..a/b.."}, {"a/b/..", "a"}};
+    static const char *const same[][2] = {
+        {"a", "a"}, {"/a/b/", "a/b"}, {"./a//b/./c", "a/b/c"}, {"a/../b", "b"},        {"a/b/../../c", "c"}, {".", ""},
+        {"/", ""},  {"a/..", ""},     {"...", "..."},          {"..a/b..", "..a/b.."}, {"a/b/..", "a"}};
     static const char *const out[] = {"..", "../a", "/..", "a/../..", "a/../../b", "./../a", "//../etc/passwd"};
     char longest[5000];
     for (size_t i = 0; i < CCI_COUNT(same); i++)

@@ -76,11 +76,62 @@ static void test_sizes(void)
 static void test_refused(void)
 {
     static const char *const bad[] = {
-        "", " ", "{", "[", "[1", "[1,", "[1,]", "[1 2]", "{\"a\"}", "{\"a\":}", "{\"a\":1,}", "{a:1}", "{1:1}", "tru", "nul",
-        "TRUE", "+1", "01", "-", "-01", ".5", "1.", "1.e1", "1e", "1e+", "0x10", "NaN", "1 1", "[]]", "\"", "\"\\", "\"\\x\"",
-        "\"\\u12\"", "\"\\u12g4\"", "\"\\u0000\"", "\"\\ud800\"", "\"\\udc00\"", "\"\\ud800\\n\"", "\"\\ud800\\u0041\"",
-        "\"\t\"", "\"\n\"", "\"\x7f", "\"\x80\"", "\"\xc0\xaf\"", "\"\xc3\"", "\"\xe0\x80\x80\"", "\"\xed\xa0\x80\"",
-        "\"\xf0\x80\x80\x80\"", "\"\xf4\x90\x80\x80\"", "\"\xf5\x80\x80\x80\"", "\"\xff\"", "{\"a\":1]", "[1}", "'a'", "//", "\xef\xbb\xbf{}",
+        "",
+        " ",
+        "{",
+        "[",
+        "[1",
+        "[1,",
+        "[1,]",
+        "[1 2]",
+        "{\"a\"}",
+        "{\"a\":}",
+        "{\"a\":1,}",
+        "{a:1}",
+        "{1:1}",
+        "tru",
+        "nul",
+        "TRUE",
+        "+1",
+        "01",
+        "-",
+        "-01",
+        ".5",
+        "1.",
+        "1.e1",
+        "1e",
+        "1e+",
+        "0x10",
+        "NaN",
+        "1 1",
+        "[]]",
+        "\"",
+        "\"\\",
+        "\"\\x\"",
+        "\"\\u12\"",
+        "\"\\u12g4\"",
+        "\"\\u0000\"",
+        "\"\\ud800\"",
+        "\"\\udc00\"",
+        "\"\\ud800\\n\"",
+        "\"\\ud800\\u0041\"",
+        "\"\t\"",
+        "\"\n\"",
+        "\"\x7f",
+        "\"\x80\"",
+        "\"\xc0\xaf\"",
+        "\"\xc3\"",
+        "\"\xe0\x80\x80\"",
+        "\"\xed\xa0\x80\"",
+        "\"\xf0\x80\x80\x80\"",
+        "\"\xf4\x90\x80\x80\"",
+        "\"\xf5\x80\x80\x80\"",
+        "\"\xff\"",
+        "{\"a\":1]",
+        "[1}",
+        "'a'",
+        "//",
+        "\xef\xbb\xbf{}",
     };
     for (size_t i = 0; i < CCI_COUNT(bad); i++)
         if (strcmp(refused(bad[i]), "(accepted)") == 0)
@@ -146,7 +197,8 @@ static void *failing(void *ctx, void *old, size_t size)
 
 static void test_no_memory(void)
 {
-    static const char text[] = "{\"a\":[1,2,3,\"a longer string that needs more room than the first bytes have, really\"]}";
+    static const char text[] =
+        "{\"a\":[1,2,3,\"a longer string that needs more room than the first bytes have, really\"]}";
     cci_json_free(&doc);
     for (unsigned n = 0; n < 5; n++) {
         struct cci_json d;

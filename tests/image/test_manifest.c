@@ -9,7 +9,8 @@
 #define OCI "application/vnd.oci.image."
 #define CONFIG "{\"mediaType\":\"" OCI "config.v1+json\",\"digest\":\"" DIGEST "\",\"size\":7}"
 #define LAYER "{\"mediaType\":\"" OCI "layer.v1.tar+gzip\",\"digest\":\"" DIGEST "\",\"size\":32654}"
-#define IMAGE "{\"schemaVersion\":2,\"mediaType\":\"" OCI "manifest.v1+json\",\"config\":" CONFIG ",\"layers\":[" LAYER "]}"
+#define IMAGE                                                                                                          \
+    "{\"schemaVersion\":2,\"mediaType\":\"" OCI "manifest.v1+json\",\"config\":" CONFIG ",\"layers\":[" LAYER "]}"
 
 static struct cci_manifest m;
 static struct cci_image_config c;
@@ -56,7 +57,8 @@ static void test_index(void)
     CHECK_OK(parse("{\"schemaVersion\":2,\"manifests\":["
                    "{\"mediaType\":\"" OCI "manifest.v1+json\",\"digest\":\"" DIGEST "\",\"size\":1,"
                    "\"platform\":{\"os\":\"linux\",\"architecture\":\"arm64\",\"variant\":\"v8\"},"
-                   "\"annotations\":{\"org.opencontainers.image.ref.name\":\"3.20\",\"io.containerd.image.name\":\"docker.io/library/alpine:3.20\"}},"
+                   "\"annotations\":{\"org.opencontainers.image.ref.name\":\"3.20\",\"io.containerd.image.name\":"
+                   "\"docker.io/library/alpine:3.20\"}},"
                    "{\"digest\":\"" DIGEST "\",\"size\":2}]}",
                    CCI_MEDIA_UNKNOWN),
              err);
@@ -71,12 +73,14 @@ static void test_index(void)
 
 static void test_docker_types(void)
 {
-    CHECK_OK(parse("{\"schemaVersion\":2,\"mediaType\":\"application/vnd.docker.distribution.manifest.v2+json\",\"config\":"
-                   "{\"mediaType\":\"application/vnd.docker.container.image.v1+json\",\"digest\":\"" DIGEST "\",\"size\":7},"
-                   "\"layers\":[{\"mediaType\":\"application/vnd.docker.image.rootfs.diff.tar.gzip\",\"digest\":\"" DIGEST
-                   "\",\"size\":1},{\"mediaType\":\"" OCI "layer.v1.tar+zstd\",\"digest\":\"" DIGEST "\",\"size\":1,\"urls\":[\"http://x\"]}]}",
-                   CCI_MEDIA_IMAGE),
-             err);
+    CHECK_OK(
+        parse("{\"schemaVersion\":2,\"mediaType\":\"application/vnd.docker.distribution.manifest.v2+json\",\"config\":"
+              "{\"mediaType\":\"application/vnd.docker.container.image.v1+json\",\"digest\":\"" DIGEST "\",\"size\":7},"
+              "\"layers\":[{\"mediaType\":\"application/vnd.docker.image.rootfs.diff.tar.gzip\",\"digest\":\"" DIGEST
+              "\",\"size\":1},{\"mediaType\":\"" OCI "layer.v1.tar+zstd\",\"digest\":\"" DIGEST
+              "\",\"size\":1,\"urls\":[\"http://x\"]}]}",
+              CCI_MEDIA_IMAGE),
+        err);
     CHECK_EQ_INT(m.items[0].media, CCI_MEDIA_LAYER_GZIP);
     CHECK_EQ_INT(m.items[1].media, CCI_MEDIA_UNKNOWN);
     CHECK_EQ_STR(m.items[1].media_text, OCI "layer.v1.tar+zstd");
@@ -85,9 +89,12 @@ static void test_docker_types(void)
 
 static void test_media_and_content_must_agree(void)
 {
-    CHECK(strstr(refused("{\"schemaVersion\":2,\"manifests\":[],\"layers\":[],\"config\":{}}", CCI_MEDIA_UNKNOWN), "both"));
-    CHECK(strstr(refused("{\"schemaVersion\":2,\"mediaType\":\"" OCI "index.v1+json\",\"config\":" CONFIG ",\"layers\":[]}",
-                         CCI_MEDIA_UNKNOWN), "does not agree"));
+    CHECK(strstr(refused("{\"schemaVersion\":2,\"manifests\":[],\"layers\":[],\"config\":{}}", CCI_MEDIA_UNKNOWN),
+                 "both"));
+    CHECK(strstr(refused("{\"schemaVersion\":2,\"mediaType\":\"" OCI "index.v1+json\",\"config\":" CONFIG
+                         ",\"layers\":[]}",
+                         CCI_MEDIA_UNKNOWN),
+                 "does not agree"));
     CHECK(strstr(refused(IMAGE, CCI_MEDIA_INDEX), "says otherwise"));
     CHECK(strstr(refused("{\"schemaVersion\":2,\"manifests\":[]}", CCI_MEDIA_IMAGE), "says otherwise"));
 }
@@ -98,17 +105,23 @@ static void test_bad_manifests(void)
     CHECK(strstr(refused("{\"config\":{}}", CCI_MEDIA_UNKNOWN), "schemaVersion"));
     CHECK(strstr(refused("{\"schemaVersion\":2}", CCI_MEDIA_UNKNOWN), "neither"));
     CHECK(strstr(refused("[]", CCI_MEDIA_UNKNOWN), "not an object"));
-    CHECK(strstr(refused("{\"schemaVersion\":2,\"config\":" LAYER ",\"layers\":[]}", CCI_MEDIA_UNKNOWN), "no container image"));
+    CHECK(strstr(refused("{\"schemaVersion\":2,\"config\":" LAYER ",\"layers\":[]}", CCI_MEDIA_UNKNOWN),
+                 "no container image"));
     CHECK(strstr(refused("{\"schemaVersion\":2,\"config\":" CONFIG ",\"layers\":{}}", CCI_MEDIA_UNKNOWN), "no array"));
-    CHECK(strstr(refused("{\"schemaVersion\":2,\"config\":" CONFIG ",\"layers\":[1]}", CCI_MEDIA_UNKNOWN), "no object"));
+    CHECK(
+        strstr(refused("{\"schemaVersion\":2,\"config\":" CONFIG ",\"layers\":[1]}", CCI_MEDIA_UNKNOWN), "no object"));
     CHECK(strstr(refused("{\"schemaVersion\":2,\"config\":{\"digest\":\"sha512:00\",\"size\":1},\"layers\":[]}",
-                         CCI_MEDIA_UNKNOWN), "\"sha512\"; only sha256"));
+                         CCI_MEDIA_UNKNOWN),
+                 "\"sha512\"; only sha256"));
     CHECK(strstr(refused("{\"schemaVersion\":2,\"config\":{\"digest\":\"sha256:E3\",\"size\":1},\"layers\":[]}",
-                         CCI_MEDIA_UNKNOWN), "not valid"));
+                         CCI_MEDIA_UNKNOWN),
+                 "not valid"));
     CHECK(strstr(refused("{\"schemaVersion\":2,\"config\":{\"digest\":\"" DIGEST "\",\"size\":-1},\"layers\":[]}",
-                         CCI_MEDIA_UNKNOWN), "no valid size"));
-    CHECK(strstr(refused("{\"schemaVersion\":2,\"config\":{\"digest\":\"" DIGEST "\"},\"layers\":[]}", CCI_MEDIA_UNKNOWN),
+                         CCI_MEDIA_UNKNOWN),
                  "no valid size"));
+    CHECK(
+        strstr(refused("{\"schemaVersion\":2,\"config\":{\"digest\":\"" DIGEST "\"},\"layers\":[]}", CCI_MEDIA_UNKNOWN),
+               "no valid size"));
 }
 
 /* A hundred thousand layers are refused before any is looked at. */
@@ -125,9 +138,11 @@ static void test_too_many_layers(void)
 
 static void test_config(void)
 {
-    CHECK_OK(config("{\"architecture\":\"amd64\",\"os\":\"linux\",\"config\":{\"Env\":[\"PATH=/bin\",\"A=\"],\"Entrypoint\":[\"/e\"],"
-                    "\"Cmd\":null,\"WorkingDir\":\"/w\",\"User\":\"1000:1000\"},\"rootfs\":{\"type\":\"layers\",\"diff_ids\":[\"" DIGEST
-                    "\",\"" DIGEST "\"]},\"history\":[{\"empty_layer\":true}]}"),
+    CHECK_OK(config("{\"architecture\":\"amd64\",\"os\":\"linux\",\"config\":{\"Env\":[\"PATH=/"
+                    "bin\",\"A=\"],\"Entrypoint\":[\"/e\"],"
+                    "\"Cmd\":null,\"WorkingDir\":\"/"
+                    "w\",\"User\":\"1000:1000\"},\"rootfs\":{\"type\":\"layers\",\"diff_ids\":[\"" DIGEST "\",\"" DIGEST
+                    "\"]},\"history\":[{\"empty_layer\":true}]}"),
              err);
     CHECK_EQ_STR(c.platform.arch, "amd64");
     CHECK_EQ_INT(c.env.count, 2);
