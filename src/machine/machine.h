@@ -383,6 +383,24 @@ static cc_error_code cci_machine_make_cpus(struct cci_machine *m, const struct c
     return code;
 }
 
+/* Starts a thread for each CPU. */
+static cc_error_code cci_machine_run(struct cci_machine *m, cc_error *err)
+{
+    for (unsigned i = 0; i < m->config.cpus; i++) {
+        struct cci_machine_cpu *cpu = &m->cpu[i];
+        char name[24];
+        (void)snprintf(name, sizeof(name), "cc-vcpu%u", i);
+        cci_monitor_lock(&m->monitor);
+        int r = cci_thread_new(&cpu->thread, name, cci_machine_cpu_main, cpu);
+        cpu->has_thread = cpu->alive = r == 0;
+        cci_monitor_unlock(&m->monitor);
+        if (r < 0)
+            return cci_fail_errno(err, CC_ERR_UNKNOWN, -r, NULL, "cannot start a thread for a CPU: %s",
+                                  cci_errno_text(-r));
+    }
+    return CC_OK;
+}
+
 /* Loads and starts. The kernel's descriptor and the initrd stay the caller's and are no longer needed afterwards. On
  * failure the machine can only be freed. */
 static cc_error_code cci_machine_start(struct cci_machine *m, cci_fd kernel, const char *kernel_path,
@@ -392,19 +410,7 @@ static cc_error_code cci_machine_start(struct cci_machine *m, cci_fd kernel, con
     cc_error_code code = cci_machine_load(m, kernel, kernel_path, initrd, cmdline, &start, err);
     if (code == CC_OK)
         code = cci_machine_make_cpus(m, &start, err);
-    for (unsigned i = 0; i < m->config.cpus && code == CC_OK; i++) {
-        struct cci_machine_cpu *cpu = &m->cpu[i];
-        char name[24];
-        (void)snprintf(name, sizeof(name), "cc-vcpu%u", i);
-        cci_monitor_lock(&m->monitor);
-        int r = cci_thread_new(&cpu->thread, name, cci_machine_cpu_main, cpu);
-        cpu->has_thread = cpu->alive = r == 0;
-        cci_monitor_unlock(&m->monitor);
-        if (r < 0)
-            code = cci_fail_errno(err, CC_ERR_UNKNOWN, -r, NULL, "cannot start a thread for a CPU: %s",
-                                  cci_errno_text(-r));
-    }
-    return code;
+    return code == CC_OK ? cci_machine_run(m, err) : code;
 }
 
 #endif

@@ -7,6 +7,8 @@
 #ifndef TESTS_MACHINE_GUEST_H
 #define TESTS_MACHINE_GUEST_H
 
+#include <unistd.h>
+
 #include "../../cc_impl_kvm.h"
 #include "../../src/machine/kernel.h"
 #include "../../src/machine/machine.h"
@@ -89,6 +91,36 @@ static cc_error_code guest_boot(struct guest *g, const char *kernel, const char 
     cci_initrd_free(&r);
     cci_os_close(image);
     return code;
+}
+
+/* Compiles the init beside this file; false if that failed. `path` gets its name, which is to be unlinked. */
+static bool guest_make_init(char *path, size_t size)
+{
+    char command[700];
+    const char *slash = strrchr(__FILE__, '/'), *tmp = getenv("TMPDIR");
+    (void)snprintf(path, size, "%s/cc-init-XXXXXX", tmp && strlen(tmp) < 150 ? tmp : "/tmp");
+    int fd = mkstemp(path);
+    if (fd < 0)
+        return false;
+    (void)close(fd);
+    (void)snprintf(command, sizeof(command), "cc -O1 -static -o %s %.*s/guest_init.c", path, (int)(slash - __FILE__),
+                   __FILE__);
+    return system(command) == 0;
+}
+
+/* Waits until the console has shown `what`. */
+static bool guest_wait_for(struct guest *g, const char *what, unsigned seconds)
+{
+    uint64_t deadline = cci_os_now() + (uint64_t)seconds * 1000000000u;
+    while (cci_os_now() < deadline) {
+        cci_mutex_lock(&g->mutex);
+        bool found = strstr(g->text, what) != NULL;
+        cci_mutex_unlock(&g->mutex);
+        if (found)
+            return true;
+        (void)usleep(1000); /* a poll: the console has no way to wake us */
+    }
+    return false;
 }
 
 /* Waits for the machine's end; ALIVE if it did not come. */

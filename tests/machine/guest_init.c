@@ -33,6 +33,11 @@ int main(void)
     printf("init done\n");
     (void)fflush(stdout);
     (void)fsync(1);
+    for (int i = 0; how && strcmp(how, "ticks") == 0 && i < 20; i++) {
+        printf("tick %d\n", i);
+        (void)fflush(stdout);
+        (void)usleep(20000);
+    }
     if (how && strcmp(how, "reboot") == 0)
         (void)reboot(RB_AUTOBOOT);
     else if (how && strcmp(how, "panic") == 0)

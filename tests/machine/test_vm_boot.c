@@ -118,14 +118,7 @@ static void stopped_while_it_runs(void)
     char line[] = "console=ttyS0 panic=-1 pci=off loglevel=3 end=hang";
     CHECK_OK(guest_new(&g, 2, 128), g.err);
     CHECK_OK(guest_boot(&g, guest_cache("kernel/guest-x86_64/vmlinux"), init_path, line), g.err);
-    for (unsigned i = 0; i < 600; i++) {
-        cci_mutex_lock(&g.mutex);
-        bool up = has("init done");
-        cci_mutex_unlock(&g.mutex);
-        if (up)
-            break;
-        (void)guest_wait(&g, 1);
-    }
+    CHECK(guest_wait_for(&g, "init done", 60));
     CHECK_EQ_INT(guest_wait(&g, 1), CCI_MACHINE_ALIVE);
     uint64_t start = cci_os_now();
     guest_stop(&g);
@@ -191,15 +184,8 @@ static void refused(void)
 
 int main(void)
 {
-    char command[600], source[300];
-    const char *slash = strrchr(__FILE__, '/'), *tmp = getenv("TMPDIR");
-    (void)snprintf(source, sizeof(source), "%.*s/guest_init.c", (int)(slash - __FILE__), __FILE__);
-    (void)snprintf(init_path, sizeof(init_path), "%s/cc-init-XXXXXX", tmp && strlen(tmp) < 150 ? tmp : "/tmp");
-    int fd = mkstemp(init_path);
-    (void)snprintf(command, sizeof(command), "cc -O1 -static -o %s %s", init_path, source);
-    if (fd < 0 || system(command) != 0)
+    if (!guest_make_init(init_path, sizeof(init_path)))
         return 1;
-    (void)close(fd);
     RUN(own_pvh);
     RUN(own_bzimage_four_cpus);
     RUN(above_4_gib);
