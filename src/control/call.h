@@ -65,8 +65,7 @@ static cc_error_code cci_call_wait_for(struct cci_call *call, bool (*done)(void 
     return failed ? cci_control_dead_error(call->control, err) : CC_OK;
 }
 
-static cc_error_code cci_call_wait(struct cci_call *call, const struct cci_wait *wait, const char *what,
-                                   cc_error *err)
+static cc_error_code cci_call_wait(struct cci_call *call, const struct cci_wait *wait, const char *what, cc_error *err)
 {
     return cci_call_wait_for(call, cci_call_is_over, wait, what, err);
 }

@@ -52,6 +52,7 @@ struct cci_control {
     char boot_what[CCI_CONTROL_WHAT_MAX + 1];
     bool dead;    /* no reply will ever come */
     char *reason; /* why; NULL if there was no memory to say */
+    bool broke;   /* because the connection ended, for a reason not known here */
 };
 
 struct cci_call {
@@ -61,10 +62,10 @@ struct cci_call {
     size_t limit;      /* bytes kept of each stream */
     unsigned channels; /* bit set of the streams the guest may announce */
     struct cci_monitor monitor;
-    bool started;  /* STARTED came */
-    uint32_t pid;  /* what it said */
-    bool to_host;  /* announced streams carry bytes to us; else the caller sends them */
-    bool invited;  /* the stream on which the caller sends was announced */
+    bool started; /* STARTED came */
+    uint32_t pid; /* what it said */
+    bool to_host; /* announced streams carry bytes to us; else the caller sends them */
+    bool invited; /* the stream on which the caller sends was announced */
     bool replied;
     bool failed;   /* it never will be: the control connection is dead */
     int sys_errno; /* the reply's; result follows only when 0 */
@@ -131,11 +132,20 @@ static void cci_control_die(struct cci_control *ctl, const char *reason)
         cci_call_fail(call);
 }
 
-/* The instance ended, and knows why: every call ends with CC_ERR_NOT_RUNNING and that reason. */
+/* The instance ended, and knows why: every call ends with CC_ERR_NOT_RUNNING and that reason. The connection often
+ * breaks a moment before the machine is known to have ended; from here on the better reason is told. */
 static void cci_control_fail(struct cci_control *ctl, const char *reason)
 {
     cci_mutex_lock(&ctl->mutex);
     cci_control_die(ctl, reason);
+    cci_monitor_lock(&ctl->hello);
+    char *better = ctl->broke ? cci_mem_strdup(reason) : NULL;
+    if (better) {
+        cci_mem_free(ctl->reason);
+        ctl->reason = better;
+        ctl->broke = false;
+    }
+    cci_monitor_unlock(&ctl->hello);
     cci_mutex_unlock(&ctl->mutex);
 }
 
@@ -145,6 +155,18 @@ static cc_error_code cci_control_dead_error(struct cci_control *ctl, cc_error *e
     (void)cci_fail(err, CC_ERR_NOT_RUNNING, NULL, "%s", ctl->reason ? ctl->reason : "the instance ended");
     cci_monitor_unlock(&ctl->hello);
     return CC_ERR_NOT_RUNNING;
+}
+
+/* The stream has ended or failed. With the mutex held. */
+static void cci_control_on_break(struct cci_control *ctl, bool memory)
+{
+    const char *reason = ctl->greeted ? "the guest's agent ended" : "the guest's agent ended before it was ready";
+    if (ctl->dead)
+        return;
+    cci_control_die(ctl, memory ? "out of memory for what the guest sends" : reason);
+    cci_monitor_lock(&ctl->hello);
+    ctl->broke = !memory;
+    cci_monitor_unlock(&ctl->hello);
 }
 
 /* ---- Sending ---------------------------------------------------------------------------------------------- */
@@ -157,7 +179,7 @@ static void cci_control_flush(struct cci_control *ctl)
         if (n == -EAGAIN)
             return;
         if (n <= 0) {
-            cci_control_die(ctl, "the connection to the guest's agent broke");
+            cci_control_on_break(ctl, false);
             return;
         }
         ctl->out_sent += (size_t)n;
@@ -365,9 +387,7 @@ static void cci_control_ready(void *ctx, struct cci_stream *s)
             ctl->in.n += (size_t)n;
             cci_control_parse(ctl);
         } else {
-            cci_control_die(ctl, n == -ENOMEM ? "out of memory for what the guest sends"
-                                 : ctl->greeted ? "the guest's agent ended"
-                                                : "the guest's agent ended before it was ready");
+            cci_control_on_break(ctl, !p);
         }
     }
     cci_mutex_unlock(&ctl->mutex);

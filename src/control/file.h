@@ -44,8 +44,8 @@ static cc_error_code cci_file_contents(struct cci_call *call, uint8_t **bytes, s
 }
 
 /* The whole file, to be freed with cci_mem_free. More than `limit` bytes (0 = CCI_CONTROL_LIMIT) is an error. */
-static cc_error_code cci_file_read(struct cci_control *ctl, const char *path, size_t limit, uint8_t **bytes,
-                                   size_t *n, const struct cci_wait *wait, cc_error *err)
+static cc_error_code cci_file_read(struct cci_control *ctl, const char *path, size_t limit, uint8_t **bytes, size_t *n,
+                                   const struct cci_wait *wait, cc_error *err)
 {
     struct cci_call call;
     cci_call_begin(&call, ctl);

@@ -16,8 +16,8 @@ static void cci_control_put_nothing(struct cci_proto_writer *w, const void *ctx)
  * arrived is what was asked for. */
 static cc_error_code cci_control_shutdown(struct cci_control *ctl, const struct cci_wait *wait, cc_error *err)
 {
-    cc_error_code code = cci_control_ask(ctl, CCI_MSG_SHUTDOWN, cci_control_put_nothing, NULL, wait,
-                                         "the guest to shut down", err);
+    cc_error_code code =
+        cci_control_ask(ctl, CCI_MSG_SHUTDOWN, cci_control_put_nothing, NULL, wait, "the guest to shut down", err);
     if (code != CC_ERR_NOT_RUNNING)
         return code;
     cci_error_release(err);

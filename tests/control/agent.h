@@ -55,8 +55,7 @@ static void agent_build(void)
         exit(1);
     }
     (void)snprintf(agent_binary, sizeof(agent_binary), "%s/agent", agent_tmp);
-    (void)snprintf(command, sizeof(command), "guest/build --agent %s %s", agent_binary,
-                   AGENT_FLAGS);
+    (void)snprintf(command, sizeof(command), "guest/build --agent %s %s", agent_binary, AGENT_FLAGS);
     if (system(command) != 0) {
         (void)fprintf(stderr, "the agent does not build\n");
         exit(1);

@@ -207,7 +207,7 @@ static void test_sizes(void)
         CHECK_EQ_INT(o.code, CC_OK);
         CHECK_EQ_INT(o.out_len, sizes[i]);
         for (size_t k = 0; k < o.out_len; k++)
-            if (o.out[k] != (uint8_t)"abcdefghijklmno\n"[k % 16])
+            if (o.out[k] != (uint8_t) "abcdefghijklmno\n"[k % 16])
                 CHECK_EQ_INT(k, -1);
         outcome_free(&o);
     }
@@ -422,8 +422,10 @@ static void test_free_running(void)
     char script[500], file[100];
     agent_start(&a, NULL);
     (void)snprintf(file, sizeof(file), "%s/done", a.dir);
-    (void)snprintf(script, sizeof(script), "head -c 500000 /dev/zero; head -c 500000 /dev/zero >&2; echo yes >%s.part;"
-                   " mv %s.part %s", file, file, file);
+    (void)snprintf(script, sizeof(script),
+                   "head -c 500000 /dev/zero; head -c 500000 /dev/zero >&2; echo yes >%s.part;"
+                   " mv %s.part %s",
+                   file, file, file);
     struct cci_exec_spec s = spec_of(ARGV("sh", "-c", script), 3);
     cc_error err = {0};
     struct cci_exec *e = NULL;

@@ -16,9 +16,9 @@
 struct liar {
     struct cci_loop loop;
     struct cci_control *ctl;
-    int control;           /* its end of the control connection */
-    int streams[4];        /* its ends of those we dialled */
-    int stream_count;      /* under lock */
+    int control;      /* its end of the control connection */
+    int streams[4];   /* its ends of those we dialled */
+    int stream_count; /* under lock */
     pthread_mutex_t lock;
     pthread_cond_t dialled;
     pthread_t thread;
@@ -200,7 +200,10 @@ static void expect_exec(void (*script)(struct liar *l), size_t limit, cc_error_c
     CHECK_EQ_INT(cci_control_handshake(l.ctl, &forever, &err), CC_OK);
     CHECK_EQ_INT(cci_exec_begin(l.ctl, &s, &e, &err), CC_OK);
     cc_error_code code = cci_exec_wait(e, &forever, &exit_code, &err);
-    CHECK(l.ctl->in.cap <= 2 * (CCI_PROTO_MAX_REPLY + CCI_PROTO_HEADER));
+    cci_mutex_lock(&l.ctl->mutex);
+    size_t held = l.ctl->in.cap;
+    cci_mutex_unlock(&l.ctl->mutex);
+    CHECK(held <= 2 * (CCI_PROTO_MAX_REPLY + CCI_PROTO_HEADER));
     cci_exec_free(e);
     liar_stop(&l);
     if (want == CC_OK)
@@ -264,6 +267,21 @@ static void test_greetings(void)
                      "the guest's agent broke the protocol: it sent a frame larger than it may");
 }
 
+/* The connection breaks, and then the instance learns why. Only the first such reason replaces the break. */
+static void test_reason(void)
+{
+    static struct liar l;
+    cc_error err = {0};
+    liar_start(&l, say_nothing_and_leave);
+    cc_error_code code = cci_control_handshake(l.ctl, &forever, &err);
+    expect(code, &err, CC_ERR_NOT_RUNNING, "the guest's agent ended before it was ready");
+    cci_control_fail(l.ctl, "the guest switched itself off");
+    cci_control_fail(l.ctl, "the instance was closed");
+    code = cci_control_handshake(l.ctl, &forever, &err);
+    liar_stop(&l);
+    expect(code, &err, CC_ERR_NOT_RUNNING, "the guest switched itself off");
+}
+
 static void test_silence(void)
 {
     static struct liar l;
@@ -292,8 +310,8 @@ static void reply_after_noise(struct liar *l)
     uint64_t id = request(l);
     for (int i = 0; i < 100; i++)
         frame(l->control, CCI_MSG_REPLY, id + 1000, noise, sizeof(noise)); /* to nobody */
-    frame(l->control, 0x7777, id, noise, 10); /* a type of the future */
-    frame(l->control, CCI_MSG_EXEC, id, noise, 10); /* a request, the wrong way */
+    frame(l->control, 0x7777, id, noise, 10);                              /* a type of the future */
+    frame(l->control, CCI_MSG_EXEC, id, noise, 10);                        /* a request, the wrong way */
     FIELDS(l, CCI_MSG_STARTED, id, 0);
     honest(l, id);
     FIELDS(l, CCI_MSG_REPLY, id, 5, 0); /* too late to change it */
@@ -513,6 +531,7 @@ static void test_second_control(void)
 int main(void)
 {
     RUN(test_greetings);
+    RUN(test_reason);
     RUN(test_silence);
     RUN(test_replies);
     RUN(test_missing_fields);

@@ -39,7 +39,8 @@ static void test_mounts(void)
     CHECK_EQ_STR(shell("awk '{print $2, $3}' /proc/mounts", 0), "/dev devtmpfs\n/ overlay\n/proc proc\n/sys sysfs\n"
                                                                 "/sys/fs/cgroup cgroup2\n/dev/pts devpts\n"
                                                                 "/dev/shm tmpfs\n/dev/mqueue mqueue\n");
-    CHECK_EQ_STR(shell("ls -d /lower /upper /init 2>/dev/null; touch /new && rm /new && echo writable", 0), "writable\n");
+    CHECK_EQ_STR(shell("ls -d /lower /upper /init 2>/dev/null; touch /new && rm /new && echo writable", 0),
+                 "writable\n");
     CHECK_EQ_STR(shell("readlink /dev/stdout; echo x > /dev/shm/a && cat /dev/shm/a; echo y | cat /dev/fd/0", 0),
                  "/proc/self/fd/1\nx\ny\n");
     CHECK_EQ_STR(shell("mkdir /sys/fs/cgroup/t && rmdir /sys/fs/cgroup/t && echo cgroup", 0), "cgroup\n");
@@ -91,7 +92,7 @@ static void test_output(void)
         CHECK_OK(cc_cmd_output(cmd, &out, &n, &code, &err), err);
         CHECK_EQ_INT(n, sizes[i]);
         for (size_t k = 0; k < n; k++)
-            CHECK(out[k] == (uint8_t)"abcdefghijklmno\n"[k % 16]);
+            CHECK(out[k] == (uint8_t) "abcdefghijklmno\n"[k % 16]);
         cc_free_bytes(out);
         cc_cmd_free(cmd);
     }
@@ -126,7 +127,6 @@ static void test_workload_and_agent(void)
     (void)fclose(f);
     CHECK_OK(cc_fs_write_file(inst, "/poke", program, n, 0755, &err), err);
     const char *said = shell("/poke", 0);
-    printf("# %.200s\n", said);
     CHECK(strstr(said, "ANSWERED") == NULL && strstr(said, "silent") == NULL);
     CHECK(strstr(said, "host's ready port: refused") != NULL);
     CHECK_EQ_STR(shell("echo well", 0), "well\n");
@@ -148,6 +148,25 @@ static void test_round_trip(void)
     (void)timespec_get(&b, TIME_UTC);
     printf("# exec of /bin/true: %.0f us\n",
            ((double)(b.tv_sec - a.tv_sec) * 1e6 + (double)(b.tv_nsec - a.tv_nsec) / 1e3) / TIMES);
+}
+
+/* The last: a guest that goes away takes the call under way with it, and says why. */
+static void test_power_off(void)
+{
+    const char *args[] = {"-f", NULL};
+    cc_error err = {0};
+    cc_cmd cmd = 0;
+    int code = -1;
+    CHECK_OK(cc_cmd_new(inst, "poweroff", args, &cmd, &err), err);
+    CHECK_EQ_INT(cc_cmd_run(cmd, &code, &err), CC_ERR_NOT_RUNNING);
+    cc_error_free(&err);
+    cc_cmd_free(cmd);
+    CHECK_OK(cc_instance_wait(inst, &err), err);
+    uint8_t *bytes = NULL;
+    size_t n = 0;
+    CHECK_EQ_INT(cc_fs_read_file(inst, "/etc/hosts", &bytes, &n, &err), CC_ERR_NOT_RUNNING);
+    CHECK_EQ_STR(err.message, "the guest switched itself off");
+    cc_error_free(&err);
 }
 
 int main(int argc, char **argv)
@@ -174,6 +193,7 @@ int main(int argc, char **argv)
     RUN(test_files);
     RUN(test_workload_and_agent);
     RUN(test_round_trip);
+    RUN(test_power_off);
     (void)cc_instance_close(inst, NULL);
     cc_shutdown();
     return check_done();
