@@ -75,6 +75,7 @@ static cc_error_code cci_bzimage_load(cci_fd fd, const char *path, const struct 
     uint8_t h[CCI_BZ_HEADER_MAX];
     struct cci_os_stat st;
     memset(out, 0, sizeof(*out));
+    memset(&st, 0, sizeof(st));
     int r = cci_os_fstat(fd, &st);
     if (r < 0)
         return cci_fail_errno(err, CC_ERR_IO, -r, path, "cannot read the guest kernel: %s", cci_errno_text(-r));

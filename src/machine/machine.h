@@ -388,8 +388,8 @@ static cc_error_code cci_machine_run(struct cci_machine *m, cc_error *err)
 {
     for (unsigned i = 0; i < m->config.cpus; i++) {
         struct cci_machine_cpu *cpu = &m->cpu[i];
-        char name[24];
-        (void)snprintf(name, sizeof(name), "cc-vcpu%u", i);
+        char name[16];
+        (void)snprintf(name, sizeof(name), "cc-vcpu%u", i % 1000);
         cci_monitor_lock(&m->monitor);
         int r = cci_thread_new(&cpu->thread, name, cci_machine_cpu_main, cpu);
         cpu->has_thread = cpu->alive = r == 0;
