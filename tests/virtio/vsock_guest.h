@@ -117,18 +117,20 @@ static bool vg_start(struct vg *g, struct cci_vsock *v, uint64_t features, unsig
     return true;
 }
 
-static void vg_reap(struct vg *g)
+/* Takes back what the device has done with; whether there was any. */
+static bool vg_reap(struct vg *g)
 {
-    unsigned head;
+    unsigned head, before = g->tx_free_count;
     uint32_t len;
     while (drv_poll(&g->d, CCI_VSOCK_TX, &head, &len))
         g->tx_free[g->tx_free_count++] = g->tx_slot_of[head];
+    return g->tx_free_count != before;
 }
 
 static bool vg_can_send(struct vg *g)
 {
     if (!g->tx_free_count)
-        vg_reap(g);
+        (void)vg_reap(g);
     return g->tx_free_count != 0;
 }
 
