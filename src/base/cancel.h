@@ -147,14 +147,6 @@ static void cci_monitor_unlock(struct cci_monitor *m)
     cci_mutex_unlock(&m->mutex);
 }
 
-/* Locks, wakes every waiter, unlocks: what somebody else calls when the awaited state may have changed. */
-static void cci_monitor_poke(struct cci_monitor *m)
-{
-    cci_mutex_lock(&m->mutex);
-    cci_cond_wake(&m->cond);
-    cci_mutex_unlock(&m->mutex);
-}
-
 /* One wait on a monitor, as a cancellation sees it. */
 struct cci_monitor_waiter {
     struct cci_monitor *m;

@@ -5,6 +5,7 @@
  */
 #define _GNU_SOURCE
 #include "tests/virtio/vsock_guest.h"
+#include "tests/virtio/vsock_dial.h"
 
 #include "tests/check.h"
 
