@@ -168,35 +168,50 @@ static cc_error_code cci_rootfs_open_data(struct cci_rootfs *r)
     return CC_OK;
 }
 
-/* Opens the metadata if it is there and fits; CCI_NO_FD if not. *size becomes its size. */
-static cci_fd cci_rootfs_open_meta(const struct cci_rootfs *r, uint64_t *size)
+/* Whether an open file is the metadata for these layers, by what its superblock says. An error number if it cannot be
+ * read. */
+static int cci_rootfs_meta_fits(const struct cci_rootfs *r, cci_fd fd, uint64_t *size)
 {
     uint8_t super[1024];
     struct cci_os_stat st;
     uint64_t data = 0;
-    cci_fd fd = cci_os_open(r->path, CCI_OS_RDONLY | CCI_OS_NOFOLLOW, 0);
     for (size_t i = 0; i < r->count; i++)
         data += r->blocks[i];
-    if (fd >= 0 && cci_os_fstat(fd, &st) == 0 && st.kind == CCI_OS_FILE && st.size % CCI_EXT4_BLOCK == 0 &&
-        cci_os_pread_all(fd, super, sizeof(super), 1024) == (int64_t)sizeof(super) &&
-        cci_le16(super + 0x38) == 0xef53 && st.size / CCI_EXT4_BLOCK + data == cci_le32(super + 4)) {
-        *size = st.size;
-        return fd;
-    }
-    cci_os_close(fd);
-    return CCI_NO_FD;
+    int bad = cci_os_fstat(fd, &st);
+    int64_t n = bad < 0 ? bad : cci_os_pread_all(fd, super, sizeof(super), 1024);
+    if (n < 0)
+        return (int)n;
+    *size = st.size;
+    return n == (int64_t)sizeof(super) && st.kind == CCI_OS_FILE && st.size % CCI_EXT4_BLOCK == 0 &&
+           cci_le16(super + 0x38) == 0xef53 && st.size / CCI_EXT4_BLOCK + data == cci_le32(super + 4);
+}
+
+/* Opens the metadata; *fd is CCI_NO_FD if it is not there or does not fit. */
+static cc_error_code cci_rootfs_open_meta(const struct cci_rootfs *r, cci_fd *fd, uint64_t *size)
+{
+    *fd = cci_os_open(r->path, CCI_OS_RDONLY | CCI_OS_NOFOLLOW, 0);
+    int fits = *fd < 0 ? *fd : cci_rootfs_meta_fits(r, *fd, size);
+    if (fits > 0)
+        return CC_OK;
+    cci_os_close(*fd);
+    *fd = CCI_NO_FD;
+    if (fits == 0 || fits == -ENOENT || fits == -ELOOP)
+        return CC_OK;
+    return cci_store_fail(r->err, fits, r->path, "read the metadata of a root filesystem");
 }
 
 static cc_error_code cci_rootfs_assemble(struct cci_rootfs *r, struct cci_disk *out)
 {
     uint64_t size = 0;
-    cci_fd meta = cci_rootfs_open_meta(r, &size);
-    if (meta < 0) {
-        cc_error_code code = cci_rootfs_make(r);
-        if (code)
-            return code;
-        meta = cci_rootfs_open_meta(r, &size);
+    cci_fd meta;
+    cc_error_code code = cci_rootfs_open_meta(r, &meta, &size);
+    if (!code && meta < 0) {
+        code = cci_rootfs_make(r);
+        if (!code)
+            code = cci_rootfs_open_meta(r, &meta, &size);
     }
+    if (code)
+        return code;
     if (meta < 0)
         return cci_fail(r->err, CC_ERR_IO, r->path, "the metadata of a root filesystem disappeared as it was stored");
     bool ok = cci_disk_add(out, meta, 0, size);

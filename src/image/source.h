@@ -14,6 +14,7 @@
 
 #include "archive_images.h"
 #include "import.h"
+#include "rootfs.h"
 
 #define CCI_SOURCE_MAX_WORKERS 4u /* layers imported at once; each takes two threads and about 3 MiB */
 
@@ -296,6 +297,16 @@ static char *cci_source_split(const char *path, const char **reference)
     return file;
 }
 
+/* Makes the root filesystem's metadata if the store lacks it: an image that cannot become one is refused when it is
+ * loaded, and the first instance of one that can does not wait for it. */
+static cc_error_code cci_image_prepare(const struct cci_image *image, cc_error *err)
+{
+    struct cci_disk disk;
+    cc_error_code code = cci_rootfs_open(image->store, image->layers, image->layer_count, &disk, err);
+    cci_disk_free(&disk);
+    return code;
+}
+
 /*
  * Loads an image from a tar, `path` with an optional colon and reference behind it. `want` NULL is this host's
  * platform. *wait is looked at throughout. Free the image with cci_image_free; it keeps the store.
@@ -320,6 +331,12 @@ static cc_error_code cci_image_load_tar(struct cci_store *store, const char *pat
         code = cci_archive_choose(&images, reference, want, &chosen, err);
     if (!code)
         code = cci_source_load(store, &archive, &images.at[chosen], out, err);
+    if (!code)
+        code = cci_image_prepare(*out, err);
+    if (code) {
+        cci_image_free(*out);
+        *out = NULL;
+    }
     cci_archive_images_free(&images);
     cci_archive_close(&archive);
     if (code && err && !err->path)

@@ -241,7 +241,7 @@ static cc_error_code cci_tree_init(struct cci_tree *t, cc_error *err)
     memset(t, 0, sizeof(*t));
     int r = cci_os_random(t->key, sizeof(t->key));
     if (r < 0)
-        return cci_fail_errno(err, CC_ERR_IO, -r, NULL, "no random numbers");
+        return cci_fail_errno(err, CC_ERR_IO, -r, NULL, "cannot get random numbers");
     uint32_t inode = cci_tree_new_inode(t, &root, 0);
     uint32_t id = inode == CCI_TREE_NONE ? CCI_TREE_NONE : cci_tree_new_name(t);
     if (id == CCI_TREE_NONE) {
