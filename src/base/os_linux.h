@@ -279,6 +279,12 @@ static int cci_os_unlink(const char *path)
     return (int)cci_os_result(syscall(SYS_unlinkat, (long)CCI_OS_AT_CWD, path, 0L));
 }
 
+/* Sets a file's time of modification to now. */
+static int cci_os_touch(const char *path)
+{
+    return (int)cci_os_result(syscall(SYS_utimensat, (long)CCI_OS_AT_CWD, path, NULL, 0L));
+}
+
 static int cci_os_rmdir(const char *path)
 {
     return (int)cci_os_result(syscall(SYS_unlinkat, (long)CCI_OS_AT_CWD, path, 0x200L /* AT_REMOVEDIR */));
