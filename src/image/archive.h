@@ -4,7 +4,7 @@
  * `docker save` tars and OCI layouts refer from one member to others in any order, so the tar is read twice: one pass
  * over its headers, which jumps over the contents, notes name, offset and size of every member; after that, members are
  * read in place, several at a time. A tar that is gzip-compressed as a whole is first decompressed to an unnamed file
- * in the cache directory.
+ * in the cache directory. An OCI layout in a directory is the same with files for members (archive_dir.h).
  *
  * Members may be links to others: before version 25, Docker wrote layers that several images share as
  * `<id>/layer.tar -> ../<other>/layer.tar`. Links lead to members only, never to files of the host.
@@ -36,6 +36,7 @@ struct cci_archive_member {
 
 struct cci_archive {
     char *path;                         /* as the caller named it, for messages */
+    char *dir;                          /* of a layout in a directory: its path, and fd is CCI_NO_FD; else NULL */
     cci_fd fd;                          /* the tar, or the decompressed copy */
     struct cci_archive_member *members; /* sorted by name, then order */
     size_t count, cap;
@@ -74,6 +75,7 @@ static void cci_archive_close(struct cci_archive *a)
 {
     cci_os_close(a->fd);
     cci_mem_free(a->path);
+    cci_mem_free(a->dir);
     cci_mem_free(a->members);
     cci_buf_free(&a->names);
     memset(a, 0, sizeof(*a));
@@ -106,20 +108,10 @@ static bool cci_archive_symlink(struct cci_archive *a, uint32_t name_at, struct 
     return ok;
 }
 
-static cc_error_code cci_archive_entry(void *ctx, const struct cci_tar_entry *e, cc_error *err)
+static cc_error_code cci_archive_add(struct cci_archive *a, const struct cci_archive_member *m, cc_error *err)
 {
-    struct cci_archive_pass *pass = ctx;
-    struct cci_archive *a = pass->archive;
-    struct cci_archive_member m = {NULL, NULL, 0, 0, CCI_ARCHIVE_OTHER, (uint32_t)a->count, pass->tar.offset, e->size};
-    if (e->type == CCI_TAR_DIR || !cci_archive_name(a, e->path, &m.name_at))
-        return CC_OK;
     if (a->count == CCI_ARCHIVE_MAX_MEMBERS)
         return cci_fail(err, CC_ERR_IO, a->path, "the image file has more than %u members", CCI_ARCHIVE_MAX_MEMBERS);
-    if (e->type == CCI_TAR_FILE && !e->sparse)
-        m.kind = CCI_ARCHIVE_FILE;
-    if ((e->type == CCI_TAR_SYMLINK && cci_archive_symlink(a, m.name_at, e->link, &m.link_at)) ||
-        (e->type == CCI_TAR_HARDLINK && cci_archive_name(a, e->link, &m.link_at)))
-        m.kind = CCI_ARCHIVE_LINK;
     if (a->count == a->cap) {
         size_t cap = a->cap ? a->cap * 2 : 64;
         struct cci_archive_member *members = cci_mem_resize(a->members, cap, sizeof(*members));
@@ -128,8 +120,23 @@ static cc_error_code cci_archive_entry(void *ctx, const struct cci_tar_entry *e,
         a->members = members;
         a->cap = cap;
     }
-    a->members[a->count++] = m;
+    a->members[a->count++] = *m;
     return CC_OK;
+}
+
+static cc_error_code cci_archive_entry(void *ctx, const struct cci_tar_entry *e, cc_error *err)
+{
+    struct cci_archive_pass *pass = ctx;
+    struct cci_archive *a = pass->archive;
+    struct cci_archive_member m = {NULL, NULL, 0, 0, CCI_ARCHIVE_OTHER, (uint32_t)a->count, pass->tar.offset, e->size};
+    if (e->type == CCI_TAR_DIR || !cci_archive_name(a, e->path, &m.name_at))
+        return CC_OK;
+    if (e->type == CCI_TAR_FILE && !e->sparse)
+        m.kind = CCI_ARCHIVE_FILE;
+    if ((e->type == CCI_TAR_SYMLINK && cci_archive_symlink(a, m.name_at, e->link, &m.link_at)) ||
+        (e->type == CCI_TAR_HARDLINK && cci_archive_name(a, e->link, &m.link_at)))
+        m.kind = CCI_ARCHIVE_LINK;
+    return cci_archive_add(a, &m, err);
 }
 
 static cc_error_code cci_archive_data(void *ctx, uint64_t offset, const uint8_t *p, size_t n, cc_error *err)
@@ -326,6 +333,25 @@ static const struct cci_archive_member *cci_archive_blob(const struct cci_archiv
     return cci_archive_find(a, name);
 }
 
+/* Opens what the bytes of a member are read from, at member->offset; cci_archive_leave closes it. */
+static cc_error_code cci_archive_enter(const struct cci_archive *a, const struct cci_archive_member *m, cci_fd *fd,
+                                       cc_error *err)
+{
+    *fd = a->fd;
+    if (!a->dir)
+        return CC_OK;
+    char *path = cci_mem_printf("%s/%s", a->dir, m->name);
+    *fd = path ? cci_os_open(path, CCI_OS_RDONLY | CCI_OS_NOFOLLOW | CCI_OS_NONBLOCK, 0) : -ENOMEM;
+    cci_mem_free(path);
+    return *fd < 0 ? cci_archive_fail_read(a, *fd, err) : CC_OK;
+}
+
+static void cci_archive_leave(const struct cci_archive *a, cci_fd fd)
+{
+    if (a->dir)
+        cci_os_close(fd);
+}
+
 /* Reads a whole document. `what` names it in messages. Free *out. */
 static cc_error_code cci_archive_read(struct cci_archive *a, const struct cci_archive_member *m, uint64_t most,
                                       const char *what, struct cci_buf *out, cc_error *err)
@@ -341,7 +367,14 @@ static cc_error_code cci_archive_read(struct cci_archive *a, const struct cci_ar
     uint8_t *p = code ? NULL : cci_buf_reserve(out, (size_t)m->size + 1);
     if (code || !p)
         return code ? code : cci_fail_nomem(err);
-    int64_t n = cci_os_pread_all(a->fd, p, (size_t)m->size, m->offset);
+    cci_fd fd;
+    code = cci_archive_enter(a, m, &fd, err);
+    if (code) {
+        cci_buf_free(out);
+        return code;
+    }
+    int64_t n = cci_os_pread_all(fd, p, (size_t)m->size, m->offset);
+    cci_archive_leave(a, fd);
     out->n = (size_t)m->size;
     if (n == (int64_t)m->size)
         return CC_OK;

@@ -222,13 +222,13 @@ static cc_error_code cci_archive_list(struct cci_archive_images *l, struct cci_a
 /* ---- Reading one, and choosing ------------------------------------------------------------------------ */
 
 static cc_error_code cci_archive_oci_config(struct cci_archive *a, const struct cci_archive_image *image,
-                                            struct cci_manifest *m, struct cci_buf *text, cc_error *err)
+                                            struct cci_manifest *m, struct cci_buf *manifest_text, struct cci_buf *text,
+                                            cc_error *err)
 {
-    cc_error_code code =
-        cci_archive_read_blob(a, &image->digest, image->size, CCI_MANIFEST_MAX_SIZE, "the image manifest", text, err);
+    cc_error_code code = cci_archive_read_blob(a, &image->digest, image->size, CCI_MANIFEST_MAX_SIZE,
+                                               "the image manifest", manifest_text, err);
     if (!code)
-        code = cci_manifest_parse(m, text->p, text->n, CCI_MEDIA_IMAGE, err);
-    cci_buf_free(text);
+        code = cci_manifest_parse(m, manifest_text->p, manifest_text->n, CCI_MEDIA_IMAGE, err);
     if (!code)
         code = cci_archive_read_blob(a, &m->config.digest, m->config.size, CCI_CONFIG_MAX_SIZE,
                                      "the image configuration", text, err);
@@ -268,19 +268,24 @@ static cc_error_code cci_archive_docker_config(struct cci_archive *a, const stru
     return CC_OK;
 }
 
-/* The manifest and configuration of an image; the manifest is left empty for docker-archive. Free both on success. */
+/* The manifest and configuration of an image, parsed and as they stand in the archive; the manifest is left empty for
+ * docker-archive. Free all four on success. */
 static cc_error_code cci_archive_image_read(struct cci_archive *a, const struct cci_archive_image *image,
-                                            struct cci_manifest *m, struct cci_image_config *config, cc_error *err)
+                                            struct cci_manifest *m, struct cci_image_config *config,
+                                            struct cci_buf *manifest_text, struct cci_buf *config_text, cc_error *err)
 {
-    struct cci_buf text = {NULL, 0, 0, false};
     memset(m, 0, sizeof(*m));
-    cc_error_code code =
-        image->oci ? cci_archive_oci_config(a, image, m, &text, err) : cci_archive_docker_config(a, image, &text, err);
+    memset(manifest_text, 0, sizeof(*manifest_text));
+    memset(config_text, 0, sizeof(*config_text));
+    cc_error_code code = image->oci ? cci_archive_oci_config(a, image, m, manifest_text, config_text, err)
+                                    : cci_archive_docker_config(a, image, config_text, err);
     if (!code)
-        code = cci_config_parse(config, text.p, text.n, err);
-    cci_buf_free(&text);
-    if (code)
+        code = cci_config_parse(config, config_text->p, config_text->n, err);
+    if (code) {
         cci_manifest_free(m);
+        cci_buf_free(manifest_text);
+        cci_buf_free(config_text);
+    }
     return code;
 }
 
@@ -289,12 +294,15 @@ static cc_error_code cci_archive_image_platform(struct cci_archive *a, struct cc
 {
     struct cci_manifest m;
     struct cci_image_config config;
+    struct cci_buf manifest_text, config_text;
     if (image->platform.os[0] && image->platform.arch[0])
         return CC_OK;
-    cc_error_code code = cci_archive_image_read(a, image, &m, &config, err);
+    cc_error_code code = cci_archive_image_read(a, image, &m, &config, &manifest_text, &config_text, err);
     if (code)
         return code;
     image->platform = config.platform;
+    cci_buf_free(&manifest_text);
+    cci_buf_free(&config_text);
     cci_manifest_free(&m);
     cci_config_free(&config);
     return CC_OK;

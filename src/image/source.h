@@ -23,6 +23,9 @@ struct cci_image {
     unsigned refs;
     struct cci_store *store;
     struct cci_image_config config;
+    struct cci_buf config_text; /* the configuration byte for byte: its digest is the image's ID */
+    struct cci_buf
+        manifest_text;        /* the manifest as it came; empty when there was none (docker-archive, a plain tree) */
     struct cci_layer *layers; /* open, lowest first */
     size_t layer_count;
 };
@@ -67,6 +70,8 @@ static void cci_image_free(struct cci_image *image)
         cci_layer_close(&image->layers[i]);
     cci_mem_free(image->layers);
     cci_config_free(&image->config);
+    cci_buf_free(&image->config_text);
+    cci_buf_free(&image->manifest_text);
     cci_store_close(image->store);
     cci_mutex_destroy(&image->mutex);
     cci_mem_free(image);
@@ -99,15 +104,24 @@ static struct cci_image *cci_image_new(struct cci_store *store, struct cci_image
     return image;
 }
 
+/* Gives an image the documents that it came with; they are empty afterwards. */
+static void cci_image_take_texts(struct cci_image *image, struct cci_buf *manifest_text, struct cci_buf *config_text)
+{
+    image->manifest_text = *manifest_text;
+    image->config_text = *config_text;
+    memset(manifest_text, 0, sizeof(*manifest_text));
+    memset(config_text, 0, sizeof(*config_text));
+}
+
 /* ---- Layers out of an archive ------------------------------------------------------------------------- */
 
-static cc_error_code cci_source_feed(const struct cci_archive *a, const struct cci_archive_member *m,
+static cc_error_code cci_source_feed(const struct cci_archive *a, const struct cci_archive_member *m, cci_fd fd,
                                      struct cci_import *im, uint8_t *chunk, cc_error *err)
 {
     for (uint64_t at = 0; at < m->size;) {
         cc_error_code code = cci_archive_check_wait(a->wait, a->path, err);
         int64_t n =
-            code ? 0 : cci_os_pread_all(a->fd, chunk, (size_t)CCI_MIN(m->size - at, CCI_ARCHIVE_CHUNK), m->offset + at);
+            code ? 0 : cci_os_pread_all(fd, chunk, (size_t)CCI_MIN(m->size - at, CCI_ARCHIVE_CHUNK), m->offset + at);
         if (code)
             return code;
         if (n < 0)
@@ -134,14 +148,18 @@ static cc_error_code cci_source_import(struct cci_source_job *job, size_t i, cc_
     uint8_t *chunk = cci_mem_alloc(CCI_ARCHIVE_CHUNK);
     if (!chunk)
         return cci_fail_nomem(err);
-    code = cci_import_begin(job->image->store, &from->spec, &im, err);
+    cci_fd fd = CCI_NO_FD;
+    code = cci_archive_enter(job->archive, from->member, &fd, err);
+    if (!code)
+        code = cci_import_begin(job->image->store, &from->spec, &im, err);
     if (!code) {
-        code = cci_source_feed(job->archive, from->member, im, chunk, err);
+        code = cci_source_feed(job->archive, from->member, fd, im, chunk, err);
         if (code)
             cci_import_abort(im);
         else
             code = cci_import_finish(im, to, err);
     }
+    cci_archive_leave(job->archive, fd);
     cci_mem_free(chunk);
     return code;
 }
@@ -240,7 +258,8 @@ static cc_error_code cci_source_load(struct cci_store *store, struct cci_archive
 {
     struct cci_manifest m;
     struct cci_image_config config;
-    cc_error_code code = cci_archive_image_read(a, from, &m, &config, err);
+    struct cci_buf manifest_text, config_text;
+    cc_error_code code = cci_archive_image_read(a, from, &m, &config, &manifest_text, &config_text, err);
     if (code)
         return code;
     size_t count = from->oci ? m.count : from->layers.count;
@@ -257,6 +276,8 @@ static cc_error_code cci_source_load(struct cci_store *store, struct cci_archive
         image = cci_image_new(store, &config);
         if (!image || !layers)
             code = cci_fail_nomem(err);
+        if (image)
+            cci_image_take_texts(image, &manifest_text, &config_text);
     }
     if (!code) {
         struct cci_source_job job;
@@ -267,6 +288,8 @@ static cc_error_code cci_source_load(struct cci_store *store, struct cci_archive
         code = cci_source_run(&job, err);
     }
     cci_manifest_free(&m);
+    cci_buf_free(&manifest_text);
+    cci_buf_free(&config_text);
     cci_mem_free(layers);
     if (code)
         cci_image_free(image);
@@ -275,9 +298,9 @@ static cc_error_code cci_source_load(struct cci_store *store, struct cci_archive
     return code;
 }
 
-/* Splits PATH[:REFERENCE]: the longest part before a colon, or all, that is there. *reference is NULL if there is none.
- */
-static char *cci_source_split(const char *path, const char **reference)
+/* Splits PATH[:REFERENCE]: the longest part before a colon that is there and of this kind, or all. *reference is NULL
+ * if there is none. */
+static char *cci_source_split(const char *path, enum cci_os_kind kind, const char **reference)
 {
     struct cci_os_stat st;
     char *file = cci_mem_strdup(path);
@@ -288,7 +311,7 @@ static char *cci_source_split(const char *path, const char **reference)
         if (path[n] != ':')
             continue;
         file[n] = '\0';
-        if (path[n + 1] && cci_os_stat(file, &st) == 0 && st.kind == CCI_OS_FILE) {
+        if (path[n + 1] && cci_os_stat(file, &st) == 0 && st.kind == kind) {
             *reference = path + n + 1;
             return file;
         }
@@ -307,6 +330,27 @@ static cc_error_code cci_image_prepare(const struct cci_image *image, cc_error *
     return code;
 }
 
+/* Loads the chosen image of an open archive. */
+static cc_error_code cci_image_load_archive(struct cci_store *store, struct cci_archive *archive, const char *reference,
+                                            const struct cci_platform *want, struct cci_image **out, cc_error *err)
+{
+    struct cci_archive_images images;
+    size_t chosen = 0;
+    cc_error_code code = cci_archive_list(&images, archive, err);
+    if (!code)
+        code = cci_archive_choose(&images, reference, want, &chosen, err);
+    if (!code)
+        code = cci_source_load(store, archive, &images.at[chosen], out, err);
+    if (!code)
+        code = cci_image_prepare(*out, err);
+    if (code) {
+        cci_image_free(*out);
+        *out = NULL;
+    }
+    cci_archive_images_free(&images);
+    return code;
+}
+
 /*
  * Loads an image from a tar, `path` with an optional colon and reference behind it. `want` NULL is this host's
  * platform. *wait is looked at throughout. Free the image with cci_image_free; it keeps the store.
@@ -315,29 +359,16 @@ static cc_error_code cci_image_load_tar(struct cci_store *store, const char *pat
                                         const struct cci_wait *wait, struct cci_image **out, cc_error *err)
 {
     struct cci_archive archive;
-    struct cci_archive_images images;
     const char *reference;
-    size_t chosen = 0;
     *out = NULL;
-    char *file = cci_source_split(path, &reference);
+    char *file = cci_source_split(path, CCI_OS_FILE, &reference);
     if (!file)
         return cci_fail_nomem(err);
     cc_error_code code = cci_archive_open(&archive, store, file, wait, err);
     cci_mem_free(file);
     if (code)
         return code;
-    code = cci_archive_list(&images, &archive, err);
-    if (!code)
-        code = cci_archive_choose(&images, reference, want, &chosen, err);
-    if (!code)
-        code = cci_source_load(store, &archive, &images.at[chosen], out, err);
-    if (!code)
-        code = cci_image_prepare(*out, err);
-    if (code) {
-        cci_image_free(*out);
-        *out = NULL;
-    }
-    cci_archive_images_free(&images);
+    code = cci_image_load_archive(store, &archive, reference, want, out, err);
     cci_archive_close(&archive);
     if (code && err && !err->path)
         err->path = cci_mem_strdup(path);
