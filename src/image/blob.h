@@ -38,11 +38,12 @@ static cc_error_code cci_blob_lock(const struct cci_store *s, enum cci_os_lock h
     return code;
 }
 
-/* Reads a whole file into *out, of at most `max` bytes: 0, -EFBIG when it is larger, or another error number. */
-static int cci_blob_read_file(const char *path, size_t max, struct cci_buf *out)
+/* Reads a whole file into *out, of at most `max` bytes: 0, -EFBIG when it is larger or no file, or another error number.
+ * `flags` may have CCI_OS_NOFOLLOW. */
+static int cci_blob_read_file(const char *path, int flags, size_t max, struct cci_buf *out)
 {
     struct cci_os_stat st;
-    cci_fd fd = cci_os_open(path, CCI_OS_RDONLY | CCI_OS_NOFOLLOW | CCI_OS_NONBLOCK, 0);
+    cci_fd fd = cci_os_open(path, CCI_OS_RDONLY | CCI_OS_NONBLOCK | flags, 0);
     int r = fd < 0 ? fd : cci_os_fstat(fd, &st);
     if (r == 0 && (st.kind != CCI_OS_FILE || st.size > max))
         r = -EFBIG;
@@ -70,7 +71,7 @@ static cc_error_code cci_blob_read(const struct cci_store *s, const struct cci_d
     *found = false;
     if (!path)
         return cci_fail_nomem(err);
-    int r = cci_blob_read_file(path, max, out);
+    int r = cci_blob_read_file(path, CCI_OS_NOFOLLOW, max, out);
     if (r == 0) {
         struct cci_digest got = cci_digest_of(out->p, out->n);
         *found = cci_digest_equal(&got, d);

@@ -109,7 +109,7 @@ static cc_error_code cci_ref_read_file(const struct cci_store *s, const char *fi
     char *path = cci_store_path(s, "refs", file);
     if (!path)
         return cci_fail_nomem(err);
-    int n = cci_blob_read_file(path, CCI_REF_MAX_FILE, &text);
+    int n = cci_blob_read_file(path, CCI_OS_NOFOLLOW, CCI_REF_MAX_FILE, &text);
     if (n == 0)
         n = cci_os_lstat(path, &st);
     if (n == 0 && cci_buf_add(&text, "", 1) && cci_ref_parse((char *)text.p, r)) {
