@@ -17,11 +17,14 @@
 #ifndef CCI_IMAGE_LAYER_TAR_H
 #define CCI_IMAGE_LAYER_TAR_H
 
+#include "layer_recipe.h"
 #include "layer_writer.h"
 #include "tar.h"
 
 struct cci_layer_tar {
     struct cci_layer_writer writer;
+    struct cci_recipe_writer recipe;
+    const uint8_t *passed; /* in the piece that is being fed: what the recipe has up to here */
     struct cci_tar tar;
     struct cci_index_entry entry; /* the current one, ready but for its extents */
     char path[CCI_INDEX_MAX_PATH + 1];
@@ -170,8 +173,14 @@ static cc_error_code cci_layer_data(void *ctx, uint64_t offset, const uint8_t *p
 {
     struct cci_layer_tar *l = ctx;
     if (l->skip || l->entry.type != CCI_INDEX_FILE)
-        return CC_OK;
-    return cci_layer_writer_data(&l->writer, offset, p, n, err);
+        return CC_OK; /* part of the recipe, like a header */
+    cc_error_code code = cci_recipe_bytes(&l->recipe, l->passed, (size_t)(p - l->passed), err);
+    if (!code)
+        code = cci_layer_writer_data(&l->writer, offset, p, n, err);
+    if (!code)
+        code = cci_recipe_data(&l->recipe, l->writer.written + l->writer.fill - n, n, err);
+    l->passed = p + n;
+    return code;
 }
 
 static cc_error_code cci_layer_entry_end(void *ctx, cc_error *err)
@@ -187,16 +196,25 @@ static cc_error_code cci_layer_tar_init(struct cci_layer_tar *l, struct cci_stor
 {
     memset(l, 0, sizeof(*l));
     cci_tar_init(&l->tar, &cci_layer_tar_ops, l);
-    return cci_layer_writer_init(&l->writer, store, err);
+    cc_error_code code = cci_layer_writer_init(&l->writer, store, err);
+    if (code)
+        return code;
+    code = cci_recipe_init(&l->recipe, l->writer.tmp.path, err);
+    if (code)
+        cci_layer_writer_drop(&l->writer);
+    return code;
 }
 
 static cc_error_code cci_layer_tar_feed(struct cci_layer_tar *l, const uint8_t *p, size_t n, cc_error *err)
 {
-    return cci_tar_feed(&l->tar, p, n, err);
+    l->passed = p;
+    cc_error_code code = cci_tar_feed(&l->tar, p, n, err);
+    return code ? code : cci_recipe_bytes(&l->recipe, l->passed, (size_t)(p + n - l->passed), err);
 }
 
 static void cci_layer_tar_drop(struct cci_layer_tar *l)
 {
+    cci_recipe_drop(&l->recipe);
     cci_layer_writer_drop(&l->writer);
     cci_tar_free(&l->tar);
     cci_buf_free(&l->xattrs);
@@ -207,6 +225,8 @@ static cc_error_code cci_layer_tar_publish(struct cci_layer_tar *l, const struct
                                            struct cci_layer *out, cc_error *err)
 {
     cc_error_code code = cci_tar_finish(&l->tar, err);
+    if (!code)
+        code = cci_recipe_finish(&l->recipe, err);
     if (!code)
         code = cci_layer_writer_publish(&l->writer, diff_id, out, err);
     cci_layer_tar_drop(l);

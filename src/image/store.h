@@ -4,6 +4,7 @@
  *     blobs/sha256/<hex>      manifests, configurations and compressed layers, as a registry has them
  *     layers/<hex>/data       contents of a layer's files       } <hex> is the layer's diffID;
  *     layers/<hex>/index      everything else about its files   } see layer_index.h
+ *     layers/<hex>/tar        what else its tar is made of, for an export; see layer_recipe.h
  *     refs/                   what references mean
  *     rootfs/                 filesystem metadata for chains of layers; see rootfs.h
  *     tmp/                    what is being written
