@@ -238,11 +238,57 @@ typedef enum {
 typedef struct {
     const char *platform_os;   /* NULL: "linux", the only one that runs */
     const char *platform_arch; /* as images name it, "amd64", "arm64", "arm64/v8"; NULL: this host's */
-    const char *username;      /* for the registry; NULL: anonymous. Not used by load_tar */
+    const char *username;      /* for the registry; NULL: what Docker's configuration says. Pull only */
     const char *password;      /* the same */
-    cc_pull_policy policy;     /* not used by load_tar */
+    cc_pull_policy policy;     /* pull only */
     cc_cancel_token cancel;    /* ends the call early; 0: none */
+    double timeout_seconds;    /* how long a pull may take; 0: as long as it moves. What has come is kept */
+    const char *ca_file;       /* certificate authorities (PEM) to believe besides the system's; NULL: none. Pull only */
+    bool allow_http;           /* a registry that cannot do TLS may be asked without; on this host it always may. Pull only */
 } cc_pull_options;
+
+/* How far a pull is. Only what has to be fetched counts: layers that the cache has are not in it. */
+typedef struct {
+    int64_t current;         /* bytes fetched so far, of all layers, those from an earlier pull that broke included */
+    int64_t total;           /* bytes to fetch, of all layers; -1: not known */
+    const char *filename;    /* the digest of the layer that bytes came for last; "" when there is none to fetch.
+                                Valid during the call */
+    int blob_index;          /* its number among those to fetch, from 0 */
+    int blob_count;          /* layers to fetch */
+    double bytes_per_second; /* over the last seconds */
+    double eta_seconds;      /* time that the rest takes at that speed; -1: not known */
+} cc_download_progress;
+
+/* Called on the thread that called the pull, at most 20 times a second, and once at the end of one that succeeded, with
+ * current equal to total. It may call the library; it holds the caller up, but not the download. */
+typedef void (*cc_progress_callback)(const cc_download_progress *progress, void *user_data);
+
+/*
+ * Pulls an image from a registry, as `docker pull` does: "alpine", "user/app:1", "ghcr.io/org/app@sha256:...",
+ * "localhost:5000/app". What is left out is docker.io, library/ and latest. `opts` and `progress_cb` may be NULL.
+ *
+ * Layers come several at a time and go straight into the cache, where every digest is checked; those that the cache has
+ * are not fetched. A connection that breaks goes on where it stopped, and so does a pull after one that was cancelled or
+ * killed. Several pulls of the same image at once, also by several processes, share the work. By policy:
+ *
+ *   CC_PULL_IF_NOT_PRESENT  one that was pulled before, for the same platform, opens with no network
+ *   CC_PULL_ALWAYS          the registry is asked (one request) whether the tag has moved
+ *   CC_PULL_NEVER           no network; the message tells an image that was never pulled ("not in the cache") from one
+ *                           of which something is missing ("no longer whole in the cache")
+ *
+ * A reference with a digest always means the same, so one that is in the cache never asks the network.
+ *
+ * User name and password come from `opts`, or, when the registry asks for them, from $DOCKER_CONFIG/config.json, else
+ * ~/.docker/config.json: credential helpers (docker-credential-NAME in PATH) or what `docker login` wrote. HTTPS_PROXY,
+ * HTTP_PROXY, NO_PROXY and SSL_CERT_FILE are looked at.
+ *
+ * Errors: CC_ERR_INVALID_ARGUMENT for a reference that is none, and which part of it; CC_ERR_NETWORK for connections,
+ * certificates, and what the registry refuses; CC_ERR_IO for an image that is damaged, not supported, or not for the
+ * platform, for a full disk, and by CC_PULL_NEVER. Free *out with cc_instance_source_free.
+ */
+CC_API cc_error_code cc_oci_client_pull(cc_oci_client client, const char *image_ref, const cc_pull_options *opts,
+                                        cc_progress_callback progress_cb, void *progress_user_data,
+                                        cc_instance_source *out, cc_error *err);
 
 /*
  * Loads an image from a tar file: what `docker save`, podman, skopeo and buildah write (docker-archive), or an OCI

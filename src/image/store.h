@@ -2,6 +2,7 @@
  * image/store.h - the cache directory: what is where, and how several processes share it.
  *
  *     blobs/sha256/<hex>      manifests, configurations and compressed layers, as a registry has them
+ *     partial/<hex>           what there is of a compressed layer that was not fetched whole
  *     layers/<hex>/data       contents of a layer's files       } <hex> is the layer's diffID;
  *     layers/<hex>/index      everything else about its files   } see layer_index.h
  *     layers/<hex>/tar        what else its tar is made of, for an export; see layer_recipe.h
@@ -389,7 +390,7 @@ static cc_error_code cci_store_absolute(const char *dir, char **out, cc_error *e
 /* Opens the cache directory, made if need be. NULL is the default one, as cc.h documents it. */
 static cc_error_code cci_store_open(const char *dir, struct cci_store **out, cc_error *err)
 {
-    static const char *const rooms[] = {"blobs/sha256", "layers", "refs", "rootfs", "tmp"};
+    static const char *const rooms[] = {"blobs/sha256", "partial", "layers", "refs", "rootfs", "tmp"};
     *out = NULL;
     struct cci_store *s = cci_mem_zalloc(1, sizeof(*s));
     if (!s)

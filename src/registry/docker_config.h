@@ -102,20 +102,6 @@ static bool cci_base64_decode(const char *text, struct cci_buf *out)
     return true;
 }
 
-static bool cci_base64_encode(const void *data, size_t n, struct cci_buf *out)
-{
-    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    const uint8_t *p = data;
-    for (size_t i = 0; i < n; i += 3) {
-        uint32_t v = (uint32_t)p[i] << 16 | (i + 1 < n ? (uint32_t)p[i + 1] << 8 : 0) | (i + 2 < n ? p[i + 2] : 0u);
-        char four[4] = {digits[v >> 18], digits[v >> 12 & 63], i + 1 < n ? digits[v >> 6 & 63] : '=',
-                        i + 2 < n ? digits[v & 63] : '='};
-        if (!cci_buf_add(out, four, 4))
-            return false;
-    }
-    return true;
-}
-
 /* ---- The file --------------------------------------------------------------------------------------------------- */
 
 /* Whether a key of the file, a host or a URL, means this registry. */

@@ -1,0 +1,292 @@
+/*
+ * registry/client.h - requests to a registry (distribution specification 1.1), and what its refusals mean.
+ *
+ *     {GET|HEAD} https://<host>/v2/<repository>/manifests/<tag or digest>
+ *     GET        https://<host>/v2/<repository>/blobs/<digest>
+ *
+ * A request is sent again, a bounded number of times: after 401, with an answer to the challenge (auth.h); after 429 and
+ * 503, when Retry-After says; after other 5xx and after a broken connection, with rising pauses. A connection that
+ * never worked is not tried again: what is wrong there (a name, a certificate) does not mend itself in seconds. Every
+ * pause ends with the deadline or the cancel token. Each refusal has its own message, with what the registry said.
+ *
+ * The scheme is https. For a registry on this host (loopback), or when the caller allowed it, http is tried when the
+ * first https connection fails; where both fail it is the first failure that is told.
+ */
+#ifndef CCI_REGISTRY_CLIENT_H
+#define CCI_REGISTRY_CLIENT_H
+
+#include "auth.h"
+
+#define CCI_REGISTRY_TRIES 5u
+#define CCI_REGISTRY_PAUSE ((uint64_t)250 * 1000000u) /* the first one; each is twice the one before */
+#define CCI_REGISTRY_MAX_PAUSE 60u                    /* seconds of Retry-After that we wait */
+#define CCI_REGISTRY_MAX_TEXT ((size_t)64 << 10)      /* bytes of a refusal */
+
+struct cci_registry {
+    struct cci_http *http;
+    const struct cci_name *name;
+    const struct cci_wait *wait;
+    struct cci_auth auth;
+    bool may_plain;      /* http is allowed for this host */
+    struct cci_mutex mutex;
+    bool plain, reached; /* under the mutex: by http; it answered once */
+};
+
+/* One request, through all its tries. */
+struct cci_registry_call {
+    const char *method; /* NULL: GET */
+    const char *kind;   /* "manifests" or "blobs" */
+    const char *what;   /* tag or digest */
+    const char *accept; /* or NULL */
+    uint64_t from;      /* first byte wanted */
+};
+
+static cc_error_code cci_registry_init(struct cci_registry *r, struct cci_http *http, const struct cci_name *name,
+                                       bool allow_plain, const char *username, const char *password,
+                                       const struct cci_wait *wait, cc_error *err)
+{
+    memset(r, 0, sizeof(*r));
+    r->http = http;
+    r->name = name;
+    r->wait = wait;
+    r->may_plain = allow_plain || name->loopback;
+    cci_mutex_init(&r->mutex);
+    return cci_auth_init(&r->auth, http, name, username, password, err);
+}
+
+static void cci_registry_free(struct cci_registry *r)
+{
+    cci_auth_free(&r->auth);
+    cci_mutex_destroy(&r->mutex);
+}
+
+static bool cci_registry_never(void *ctx)
+{
+    (void)ctx;
+    return false;
+}
+
+/* A pause of `ns`, which the deadline and the cancel token end. */
+static cc_error_code cci_registry_pause(const struct cci_wait *wait, uint64_t ns, const char *what, cc_error *err)
+{
+    struct cci_monitor m;
+    uint64_t until = cci_os_now() + ns;
+    struct cci_wait nap = {CCI_MIN(until, wait->deadline), wait->cancel};
+    cci_monitor_init(&m);
+    cc_error_code code = cci_monitor_wait(&m, &nap, cci_registry_never, NULL, what, err);
+    cci_monitor_unlock(&m);
+    cci_monitor_destroy(&m);
+    if (code == CC_ERR_TIMEOUT && until <= wait->deadline) {
+        cci_error_release(err);
+        code = CC_OK;
+    }
+    return code;
+}
+
+/* ---- Refusals ------------------------------------------------------------------------------------------------- */
+
+/* What a refusal's body says ({"errors": [{"code", "message"}]}), printable, in `out`; "" when it says nothing. */
+static void cci_registry_reason(const struct cci_buf *body, char *out, size_t n)
+{
+    struct cci_json doc;
+    out[0] = '\0';
+    if (!body->n || cci_json_parse(&doc, body->p, body->n, "", NULL))
+        return;
+    const struct cci_json_value *first = cci_json_first(cci_json_get(&doc, cci_json_root(&doc), "errors"));
+    const char *message = cci_json_text(&doc, cci_json_get(&doc, first, "message"));
+    if (message && *message)
+        (void)snprintf(out, n, ": %s", message);
+    for (char *p = out; *p; p++)
+        if ((unsigned char)*p < ' ' || *p == 127)
+            *p = ' ';
+    cci_json_free(&doc);
+}
+
+/* Seconds of Retry-After, a number or (RFC 9110, 10.2.3) a date, which is not read; 0 when there is none. */
+static uint64_t cci_registry_retry_after(const struct cci_http_response *resp)
+{
+    const char *text = cci_http_field(resp, "Retry-After", 0);
+    uint64_t n = 0;
+    for (; text && *text >= '0' && *text <= '9' && n < 1000000; text++)
+        n = n * 10 + (uint64_t)(*text - '0');
+    return n;
+}
+
+/* The error for an answer that is none of those wanted. */
+static cc_error_code cci_registry_refused(const struct cci_registry *r, const struct cci_registry_call *call,
+                                          struct cci_http_response *resp, cc_error *err)
+{
+    struct cci_buf body = {NULL, 0, 0, false};
+    char why[300];
+    int status = cci_http_status(resp);
+    const char *name = r->name->full, *host = r->name->domain;
+    bool blob = strcmp(call->kind, "blobs") == 0;
+    if (cci_http_body_all(resp, CCI_REGISTRY_MAX_TEXT, &body, r->wait, NULL))
+        body.n = 0;
+    cci_registry_reason(&body, why, sizeof(why));
+    cci_buf_free(&body);
+    if (status == 403)
+        return cci_fail(err, CC_ERR_NETWORK, name, "the registry %s denies access to %s (403)%s: this user may not "
+                        "read it", host, r->name->repository, why);
+    if (status == 404 && blob)
+        return cci_fail(err, CC_ERR_NETWORK, name, "the registry %s does not have the blob %s, which the image's "
+                        "manifest lists (404)%s", host, call->what, why);
+    if (status == 404)
+        return cci_fail(err, CC_ERR_NETWORK, name, "there is no image %s in the registry %s (404)%s: check its name "
+                        "and tag", name, host, why);
+    if (status == 429) {
+        uint64_t after = cci_registry_retry_after(resp);
+        char when[60] = "later";
+        if (after)
+            (void)snprintf(when, sizeof(when), "in %llu s", (unsigned long long)after);
+        return cci_fail(err, CC_ERR_NETWORK, name, "the registry %s limits how often it is asked (429)%s: try again "
+                        "%s, or log in", host, why, when);
+    }
+    if (status >= 500)
+        return cci_fail(err, CC_ERR_NETWORK, name, "the registry %s has failed (%d), also when asked again%s: try "
+                        "again later", host, status, why);
+    return cci_fail(err, CC_ERR_NETWORK, name, "the registry %s answers with status %d%s", host, status, why);
+}
+
+/* ---- Requests ------------------------------------------------------------------------------------------------- */
+
+static bool cci_registry_is_plain(struct cci_registry *r, bool *reached)
+{
+    cci_mutex_lock(&r->mutex);
+    bool plain = r->plain;
+    *reached = r->reached;
+    cci_mutex_unlock(&r->mutex);
+    return plain;
+}
+
+static void cci_registry_note(struct cci_registry *r, bool plain, bool reached)
+{
+    cci_mutex_lock(&r->mutex);
+    r->plain = plain;
+    r->reached = r->reached || reached;
+    cci_mutex_unlock(&r->mutex);
+}
+
+static cc_error_code cci_registry_send(struct cci_registry *r, const struct cci_registry_call *call, bool plain,
+                                       unsigned *serial, struct cci_http_response **resp, cc_error *err)
+{
+    struct cci_http_field accept = {"Accept", call->accept};
+    char *header = NULL;
+    char *url = cci_mem_printf("%s://%s/v2/%s/%s/%s", plain ? "http" : "https", r->name->host, r->name->repository,
+                               call->kind, call->what);
+    *resp = NULL;
+    cc_error_code code = url ? cci_auth_header(&r->auth, r->wait, &header, serial, err) : cci_fail_nomem(err);
+    if (!code) {
+        struct cci_http_request req = {.method = call->method,
+                                       .url = url,
+                                       .fields = &accept,
+                                       .field_count = call->accept ? 1 : 0,
+                                       .authorization = header,
+                                       .range_from = call->from};
+        code = cci_http_request(r->http, &req, r->wait, resp, err);
+    }
+    cci_credentials_wipe(header);
+    cci_mem_free(url);
+    return code;
+}
+
+/* Sends a request, by http where https fails and http may be tried. */
+static cc_error_code cci_registry_try(struct cci_registry *r, const struct cci_registry_call *call, unsigned *serial,
+                                      struct cci_http_response **resp, cc_error *err)
+{
+    bool reached, plain = cci_registry_is_plain(r, &reached);
+    cc_error first;
+    memset(&first, 0, sizeof(first));
+    cc_error_code code = cci_registry_send(r, call, plain, serial, resp, &first);
+    if (code == CC_ERR_NETWORK && r->may_plain && !reached && !plain) {
+        plain = true;
+        code = cci_registry_send(r, call, plain, serial, resp, NULL);
+        /* 400 is what servers say to plain HTTP where they speak TLS. */
+        if (code == CC_OK && cci_http_status(*resp) == 400) {
+            cci_http_finish(*resp);
+            *resp = NULL;
+            code = CC_ERR_NETWORK;
+        }
+    }
+    if (code == CC_OK)
+        cci_registry_note(r, plain, true);
+    if (code && !first.code)
+        (void)cci_fail(&first, code, r->name->domain, "cannot ask the registry");
+    if (code && err) {
+        cci_error_release(err);
+        *err = first;
+        err->code = code;
+    } else {
+        cci_error_release(&first);
+    }
+    return code;
+}
+
+/* How long to pause before the next try; 0: there is none. */
+static uint64_t cci_registry_patience(const struct cci_http_response *resp, unsigned tries)
+{
+    int status = cci_http_status(resp);
+    uint64_t after = cci_registry_retry_after(resp);
+    if ((status != 429 && status < 500) || status == 501 || tries >= CCI_REGISTRY_TRIES ||
+        after > CCI_REGISTRY_MAX_PAUSE)
+        return 0;
+    return CCI_MAX(after * CCI_AUTH_SECOND, CCI_REGISTRY_PAUSE << (tries - 1));
+}
+
+/* An answer has come: *again when the request is to be sent once more, the pause already over. Ends *resp then, and on
+ * failure. */
+static cc_error_code cci_registry_judge(struct cci_registry *r, const struct cci_registry_call *call,
+                                        struct cci_http_response *resp, unsigned tries, unsigned serial,
+                                        unsigned *refusals, bool *again, cc_error *err)
+{
+    int status = cci_http_status(resp);
+    *again = false;
+    if (status == 200 || status == 206)
+        return CC_OK;
+    cc_error_code code;
+    uint64_t pause = cci_registry_patience(resp, tries);
+    if (status == 401) {
+        /* Twice: the first token may just have run out. */
+        code = cci_auth_answer(&r->auth, resp, serial, ++*refusals > 2, r->wait, err);
+        *again = !code;
+        cci_http_finish(resp);
+    } else if (pause) {
+        cci_http_finish(resp);
+        code = cci_registry_pause(r->wait, pause, "the registry to be ready again", err);
+        *again = !code;
+    } else {
+        code = cci_registry_refused(r, call, resp, err);
+        cci_http_finish(resp);
+    }
+    if (code && err && err->path == NULL)
+        err->path = cci_mem_strdup(r->name->full);
+    return code;
+}
+
+/* Asks until there is a good answer (200 or 206), which the caller finishes, or a final failure. */
+static cc_error_code cci_registry_call(struct cci_registry *r, const struct cci_registry_call *call,
+                                       struct cci_http_response **resp, cc_error *err)
+{
+    unsigned serial = 0, refusals = 0;
+    for (unsigned tries = 1;; tries++) {
+        bool again, reached;
+        (void)cci_registry_is_plain(r, &reached);
+        cc_error_code code = cci_registry_try(r, call, &serial, resp, err);
+        if (code == CC_ERR_NETWORK && reached && tries < CCI_REGISTRY_TRIES) {
+            cci_error_release(err);
+            code = cci_registry_pause(r->wait, CCI_REGISTRY_PAUSE << (tries - 1), "another try", err);
+            if (!code)
+                continue;
+        }
+        if (code)
+            return code;
+        code = cci_registry_judge(r, call, *resp, tries, serial, &refusals, &again, err);
+        if (code || !again) {
+            if (code)
+                *resp = NULL;
+            return code;
+        }
+    }
+}
+
+#endif
