@@ -23,6 +23,7 @@ struct cci_image {
     unsigned refs;
     struct cci_store *store;
     struct cci_image_config config;
+    struct cci_strings names;   /* what it is called, in full; none when that is not known */
     struct cci_buf config_text; /* the configuration byte for byte: its digest is the image's ID */
     struct cci_buf
         manifest_text;        /* the manifest as it came; empty when there was none (docker-archive, a plain tree) */
@@ -70,6 +71,7 @@ static void cci_image_free(struct cci_image *image)
         cci_layer_close(&image->layers[i]);
     cci_mem_free(image->layers);
     cci_config_free(&image->config);
+    cci_strings_free(&image->names);
     cci_buf_free(&image->config_text);
     cci_buf_free(&image->manifest_text);
     cci_store_close(image->store);
@@ -330,6 +332,29 @@ static cc_error_code cci_image_prepare(const struct cci_image *image, cc_error *
     return code;
 }
 
+/* Whether a name has none but the characters that references are made of, and so fits into a line and into JSON. */
+static bool cci_image_name_is_plain(const char *name)
+{
+    for (; *name; name++)
+        if (*name <= ' ' || *name > '~' || *name == '"' || *name == '\\')
+            return false;
+    return true;
+}
+
+/* Notes what an image is called: names from an archive, some of which may be mere tags, and belong to no repository. */
+static cc_error_code cci_image_set_names(struct cci_image *image, const struct cci_strings *names, cc_error *err)
+{
+    for (size_t i = 0; i < names->count; i++) {
+        struct cci_reference r;
+        const char *name = names->at[i];
+        if (!strpbrk(name, ":/") || !cci_reference_parse(name, &r) || !cci_image_name_is_plain(r.name))
+            continue;
+        if (!cci_strings_add(&image->names, r.name))
+            return cci_fail_nomem(err);
+    }
+    return CC_OK;
+}
+
 /* Loads the chosen image of an open archive. */
 static cc_error_code cci_image_load_archive(struct cci_store *store, struct cci_archive *archive, const char *reference,
                                             const struct cci_platform *want, struct cci_image **out, cc_error *err)
@@ -341,6 +366,8 @@ static cc_error_code cci_image_load_archive(struct cci_store *store, struct cci_
         code = cci_archive_choose(&images, reference, want, &chosen, err);
     if (!code)
         code = cci_source_load(store, archive, &images.at[chosen], out, err);
+    if (!code)
+        code = cci_image_set_names(*out, &images.at[chosen].names, err);
     if (!code)
         code = cci_image_prepare(*out, err);
     if (code) {

@@ -2,12 +2,15 @@
  * What the import's scripts run: loads image tars into a store and says what came out.
  *
  *     load_tar STORE TAR[:REFERENCE] [ARCHITECTURE]
+ *     load_tar STORE DIRECTORY[:REFERENCE] [ARCHITECTURE]     with DIR in the environment
  *
- * With ROOTFS in the environment it makes the root filesystem too. It prints the configuration and the layers; and,
- * unless QUIET is in the environment, for each layer the lines of its index: type, mode, owner, time, size, device,
- * extents, digest of the contents, path, target, attributes, strings with bytes that are not plain as %XX. Or the
- * error; the exit code is the error's.
+ * With ROOTFS in the environment it makes the root filesystem too; with EXPORT, it exports the image to that directory.
+ * It prints the configuration and the layers; and, unless QUIET is in the environment, for each layer the lines of its
+ * index: type, mode, owner, time, size, device, extents, digest of the contents, path, target, attributes, strings with
+ * bytes that are not plain as %XX. Or the error; the exit code is the error's.
  */
+#include "../../src/image/export.h"
+#include "../../src/image/load_dir.h"
 #include "../../src/image/rootfs.h"
 #include "../../src/image/source.h"
 
@@ -105,7 +108,10 @@ int main(int argc, char **argv)
     struct cci_platform want = cci_platform_make("linux", argc > 3 ? argv[3] : NULL, NULL);
     cc_error_code code = cci_store_open(argv[1], &store, &err);
     if (!code)
-        code = cci_image_load_tar(store, argv[2], argc > 3 ? &want : NULL, &wait, &image, &err);
+        code = (getenv("DIR") ? cci_image_load_dir : cci_image_load_tar)(store, argv[2], argc > 3 ? &want : NULL, &wait,
+                                                                         &image, &err);
+    if (!code && getenv("EXPORT"))
+        code = cci_image_export(image, getenv("EXPORT"), &wait, &err);
     if (!code && getenv("ROOTFS")) {
         struct cci_disk disk = {NULL, 0, 0, false};
         code = cci_rootfs_open(store, image->layers, image->layer_count, &disk, &err);
