@@ -1,21 +1,29 @@
+/*
+ * registry/tls.h - TLS 1.2 client connections over base/net.h; chosen once, here.
+ *
+ * tls_bear.h has them by BearSSL; with CC_NO_TLS tls_none.h has the same functions, which fail with a message that says
+ * why. The contract:
+ *
+ *     cci_trust_load(extra_ca_file, &trust, err)                  whom to believe; once for all connections
+ *     cci_trust_free(trust)                                       after the last of them
+ *     cci_tls_connect(net, host, trust, wait, &tls, err)          shakes hands
+ *     cci_tls_read(tls, buf, n, &done, wait, err)                 at least one byte; CC_OK with done 0 is the peer's end
+ *     cci_tls_write(tls, buf, n, &done, wait, err)                all n bytes
+ *     cci_tls_is_quiet(tls)                                       open and nothing has arrived: fit for another use
+ *     cci_tls_close(tls)                                          and the connection below
+ *
+ * `host` is a name, or an address without brackets, and is what the server's certificate must be for. After a success
+ * of cci_tls_connect *out owns net; after a failure net stays the caller's, only good for closing, as is a connection
+ * after any other failure. Errors are net.h's, and CC_ERR_NETWORK for what the peer did wrong. An end without the peer's
+ * close_notify is one of those (with sys_errno ECONNRESET): somebody may have cut the stream.
+ */
 #ifndef CCI_REGISTRY_TLS_H
 #define CCI_REGISTRY_TLS_H
 
-#include "../base/net.h"
-#include "trust.h"
-
-struct cci_tls; /* one TLS connection */
-
-/* Shakes hands with `host` (name or address without brackets) over `net`. On success *out owns net; on failure net
- * stays the caller's to close. The trust must outlive the connection. With CC_NO_TLS: fails with a message. */
-static cc_error_code cci_tls_connect(struct cci_net *net, const char *host, const struct cci_trust *trust,
-                                     const struct cci_wait *wait, struct cci_tls **out, cc_error *err);
-/* As cci_net_read and cci_net_write. An end without the peer's close_notify is CC_ERR_NETWORK (ECONNRESET). */
-static cc_error_code cci_tls_read(struct cci_tls *tls, void *buf, size_t n, size_t *done, const struct cci_wait *wait,
-                                  cc_error *err);
-static cc_error_code cci_tls_write(struct cci_tls *tls, const void *buf, size_t n, size_t *done,
-                                   const struct cci_wait *wait, cc_error *err);
-/* Closes net as well. NULL is fine. */
-static void cci_tls_close(struct cci_tls *tls);
+#ifdef CC_NO_TLS
+#include "tls_none.h"
+#else
+#include "tls_bear.h"
+#endif
 
 #endif
