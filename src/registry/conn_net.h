@@ -23,7 +23,6 @@ struct cci_conn_net {
     struct cci_conn_net_dialer *dialer;
     struct cci_net *net; /* NULL once tls has it */
     struct cci_tls *tls;
-    struct cci_net *wire; /* the same net in either case: to look at, not to own */
 };
 
 static cc_error_code cci_conn_net_dialer_init(struct cci_conn_net_dialer *d, const char *ca_file, cc_error *err)
@@ -76,7 +75,8 @@ static cc_error_code cci_conn_net_secure(struct cci_conn *conn, const char *host
 
 static bool cci_conn_net_quiet(struct cci_conn *conn)
 {
-    return cci_net_is_quiet(((struct cci_conn_net *)conn)->wire);
+    const struct cci_conn_net *c = (const struct cci_conn_net *)conn;
+    return c->tls ? cci_tls_is_quiet(c->tls) : cci_net_is_quiet(c->net);
 }
 
 static void cci_conn_net_close(struct cci_conn *conn)
@@ -107,7 +107,6 @@ static cc_error_code cci_conn_net_dial(void *ctx, const char *host, uint16_t por
     }
     c->conn.ops = cci_conn_net_ops();
     c->dialer = ctx;
-    c->wire = c->net;
     c->net->idle_ns = 0; /* who calls has its own patience */
     *out = &c->conn;
     return CC_OK;
