@@ -4,10 +4,12 @@
 #ifndef CCI_API_API_H
 #define CCI_API_API_H
 
+#include "cache.h"
 #include "cmd.h"
 #include "fs.h"
 #include "host.h"
 #include "instance.h"
+#include "pull.h"
 #include "source.h"
 
 CC_API void cc_shutdown(void)

@@ -22,7 +22,7 @@
 #define CCI_REGISTRY_MAX_PAUSE 60u                    /* seconds of Retry-After that we wait */
 #define CCI_REGISTRY_MAX_TEXT ((size_t)64 << 10)      /* bytes of a refusal */
 
-struct cci_registry {
+struct cci_registry_client {
     struct cci_http *http;
     const struct cci_name *name;
     const struct cci_wait *wait;
@@ -41,7 +41,7 @@ struct cci_registry_call {
     uint64_t from;      /* first byte wanted */
 };
 
-static cc_error_code cci_registry_init(struct cci_registry *r, struct cci_http *http, const struct cci_name *name,
+static cc_error_code cci_registry_init(struct cci_registry_client *r, struct cci_http *http, const struct cci_name *name,
                                        bool allow_plain, const char *username, const char *password,
                                        const struct cci_wait *wait, cc_error *err)
 {
@@ -54,7 +54,7 @@ static cc_error_code cci_registry_init(struct cci_registry *r, struct cci_http *
     return cci_auth_init(&r->auth, http, name, username, password, err);
 }
 
-static void cci_registry_free(struct cci_registry *r)
+static void cci_registry_free(struct cci_registry_client *r)
 {
     cci_auth_free(&r->auth);
     cci_mutex_destroy(&r->mutex);
@@ -113,7 +113,7 @@ static uint64_t cci_registry_retry_after(const struct cci_http_response *resp)
 }
 
 /* The error for an answer that is none of those wanted. */
-static cc_error_code cci_registry_refused(const struct cci_registry *r, const struct cci_registry_call *call,
+static cc_error_code cci_registry_refused(const struct cci_registry_client *r, const struct cci_registry_call *call,
                                           struct cci_http_response *resp, cc_error *err)
 {
     struct cci_buf body = {NULL, 0, 0, false};
@@ -150,7 +150,7 @@ static cc_error_code cci_registry_refused(const struct cci_registry *r, const st
 
 /* ---- Requests ------------------------------------------------------------------------------------------------- */
 
-static bool cci_registry_is_plain(struct cci_registry *r, bool *reached)
+static bool cci_registry_is_plain(struct cci_registry_client *r, bool *reached)
 {
     cci_mutex_lock(&r->mutex);
     bool plain = r->plain;
@@ -159,7 +159,7 @@ static bool cci_registry_is_plain(struct cci_registry *r, bool *reached)
     return plain;
 }
 
-static void cci_registry_note(struct cci_registry *r, bool plain, bool reached)
+static void cci_registry_note(struct cci_registry_client *r, bool plain, bool reached)
 {
     cci_mutex_lock(&r->mutex);
     r->plain = plain;
@@ -167,7 +167,7 @@ static void cci_registry_note(struct cci_registry *r, bool plain, bool reached)
     cci_mutex_unlock(&r->mutex);
 }
 
-static cc_error_code cci_registry_send(struct cci_registry *r, const struct cci_registry_call *call, bool plain,
+static cc_error_code cci_registry_send(struct cci_registry_client *r, const struct cci_registry_call *call, bool plain,
                                        unsigned *serial, struct cci_http_response **resp, cc_error *err)
 {
     struct cci_http_field accept = {"Accept", call->accept};
@@ -191,7 +191,7 @@ static cc_error_code cci_registry_send(struct cci_registry *r, const struct cci_
 }
 
 /* Sends a request, by http where https fails and http may be tried. */
-static cc_error_code cci_registry_try(struct cci_registry *r, const struct cci_registry_call *call, unsigned *serial,
+static cc_error_code cci_registry_try(struct cci_registry_client *r, const struct cci_registry_call *call, unsigned *serial,
                                       struct cci_http_response **resp, cc_error *err)
 {
     bool reached, plain = cci_registry_is_plain(r, &reached);
@@ -235,7 +235,7 @@ static uint64_t cci_registry_patience(const struct cci_http_response *resp, unsi
 
 /* An answer has come: *again when the request is to be sent once more, the pause already over. Ends *resp then, and on
  * failure. */
-static cc_error_code cci_registry_judge(struct cci_registry *r, const struct cci_registry_call *call,
+static cc_error_code cci_registry_judge(struct cci_registry_client *r, const struct cci_registry_call *call,
                                         struct cci_http_response *resp, unsigned tries, unsigned serial,
                                         unsigned *refusals, bool *again, cc_error *err)
 {
@@ -264,7 +264,7 @@ static cc_error_code cci_registry_judge(struct cci_registry *r, const struct cci
 }
 
 /* Asks until there is a good answer (200 or 206), which the caller finishes, or a final failure. */
-static cc_error_code cci_registry_call(struct cci_registry *r, const struct cci_registry_call *call,
+static cc_error_code cci_registry_call(struct cci_registry_client *r, const struct cci_registry_call *call,
                                        struct cci_http_response **resp, cc_error *err)
 {
     unsigned serial = 0, refusals = 0;

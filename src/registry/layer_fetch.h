@@ -25,7 +25,7 @@
 #define CCI_FETCH_WRITEBACK ((uint64_t)4 << 20)
 
 struct cci_fetch {
-    struct cci_registry *registry;
+    struct cci_registry_client *registry;
     struct cci_store *store;
     struct cci_progress *progress;
     size_t index; /* among the blobs of the pull */

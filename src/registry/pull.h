@@ -1,0 +1,561 @@
+/*
+ * registry/pull.h - from a reference to an image in the store.
+ *
+ *     reference -> cache? -> manifest (through an index, by platform) -> configuration -> which layers the store lacks
+ *               -> those, several at once (layer_fetch.h) -> root filesystem -> refs/
+ *
+ * Manifests and configurations are checked against the digest they were asked for by, and kept byte for byte. What a tag
+ * stands for is only what the registry says; from there on every step is by digest. A manifest's media type, the
+ * Content-Type it came with and its content must agree (CVE-2021-41190). Layers that are only found by URL are refused.
+ *
+ * The calling thread fetches the documents, then waits and reports progress while workers fetch layers. Each worker
+ * takes the next layer; the first failure ends the others at once, by a cancel token of the pull's own, which the
+ * caller's fires as well. A layer that a manifest lists twice is fetched once.
+ */
+#ifndef CCI_REGISTRY_PULL_H
+#define CCI_REGISTRY_PULL_H
+
+#include "../image/cached.h"
+#include "layer_fetch.h"
+
+#define CCI_PULL_MAX_WORKERS 4u
+#define CCI_PULL_ACCEPT                                                                                                \
+    "application/vnd.oci.image.index.v1+json, application/vnd.docker.distribution.manifest.list.v2+json, "             \
+    "application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json"
+
+/* What is pulled, and how. */
+struct cci_pull_spec {
+    const char *reference;
+    struct cci_platform platform;
+    const char *username, *password; /* or NULL */
+    cc_pull_policy policy;
+    const char *ca_file; /* or NULL */
+    bool allow_plain;
+    cc_progress_callback progress; /* or NULL */
+    void *progress_ctx;
+    struct cci_wait wait;
+};
+
+/* One pull. */
+struct cci_pull {
+    const struct cci_pull_spec *spec;
+    struct cci_store *store;
+    struct cci_name name;
+    struct cci_wait wait;    /* the caller's deadline; the cancel token is the pull's own */
+    struct cci_cancel_hook hook; /* on the caller's token */
+    struct cci_http *http;
+    struct cci_registry_client registry;
+    bool has_registry;       /* it was initialised */
+    struct cci_ref ref;      /* what refs/ will say; its name is not its own */
+    struct cci_buf manifest_text, config_text;
+    struct cci_manifest manifest;
+    struct cci_image *image;
+    struct cci_progress progress;
+
+    size_t *todo;                 /* layers to fetch: their numbers in the image */
+    struct cci_import_spec *specs; /* of the same */
+    struct cci_digest *names;     /* the same */
+    size_t todo_count;
+    struct cci_mutex mutex; /* for the rest */
+    size_t next;            /* of todo, that nobody has taken */
+    cc_error_code code;     /* the first failure */
+    cc_error err;
+};
+
+/* ---- Documents ------------------------------------------------------------------------------------------------ */
+
+/* The digest that a registry says a document has. */
+static bool cci_pull_said_digest(const struct cci_http_response *resp, struct cci_digest *out)
+{
+    const char *text = cci_http_field(resp, "Docker-Content-Digest", 0);
+    return text && cci_digest_parse(text, "the manifest", out, NULL) == CC_OK;
+}
+
+/* The kind of document that Content-Type says, its parameters aside. */
+static enum cci_media cci_pull_said_media(const struct cci_http_response *resp)
+{
+    char type[128];
+    const char *text = cci_http_field(resp, "Content-Type", 0);
+    (void)snprintf(type, sizeof(type), "%.*s", text ? (int)CCI_MIN(strcspn(text, "; \t"), 127u) : 0, text ? text : "");
+    return cci_media_parse(type);
+}
+
+/* Reads a manifest or index: `what` is a tag or, with `want`, a digest. Free *text, on success only. */
+static cc_error_code cci_pull_get_manifest(struct cci_pull *p, const char *what, const struct cci_digest *want,
+                                           struct cci_buf *text, struct cci_digest *got, enum cci_media *media,
+                                           cc_error *err)
+{
+    struct cci_registry_call call = {"GET", "manifests", what, CCI_PULL_ACCEPT, 0};
+    struct cci_http_response *resp;
+    struct cci_digest said;
+    memset(text, 0, sizeof(*text));
+    cc_error_code code = cci_registry_call(&p->registry, &call, &resp, err);
+    if (code)
+        return code;
+    *media = cci_pull_said_media(resp);
+    code = cci_http_body_all(resp, CCI_MANIFEST_MAX_SIZE, text, &p->wait, err);
+    if (!code) {
+        *got = cci_digest_of(text->p, text->n);
+        if (!want && cci_pull_said_digest(resp, &said))
+            want = &said;
+        if (want && !cci_digest_equal(got, want))
+            code = cci_fail(err, CC_ERR_IO, p->name.full,
+                            "the image manifest from the registry does not have its digest %s: it was damaged or "
+                            "exchanged",
+                            cci_digest_spell(want).text);
+    }
+    cci_http_finish(resp);
+    if (code)
+        cci_buf_free(text);
+    return code;
+}
+
+/* "linux/amd64, linux/arm64": what an index has. */
+static void cci_pull_spell_platforms(const struct cci_manifest *m, char *out, size_t n)
+{
+    size_t at = 0;
+    out[0] = '\0';
+    for (size_t i = 0; i < m->count && n - at > 100; i++) {
+        struct cci_platform_text t = cci_platform_spell(&m->items[i].platform);
+        if (strcmp(t.text, "unknown/unknown") != 0) /* attestations */
+            at += (size_t)snprintf(out + at, n - at, "%s%s", at ? ", " : "", t.text);
+    }
+}
+
+static cc_error_code cci_pull_no_platform(const struct cci_pull *p, const char *list, cc_error *err)
+{
+    return cci_fail(err, CC_ERR_IO, p->name.full, "the image is not there for %s; it is for %s",
+                    cci_platform_spell(&p->spec->platform).text, *list ? list : "no platform at all");
+}
+
+/* From the tag or digest to the image manifest, through indexes; all are kept in the store. */
+static cc_error_code cci_pull_manifest(struct cci_pull *p, cc_error *err)
+{
+    struct cci_digest want = p->name.digest, got;
+    bool by_digest = p->name.has_digest;
+    for (int depth = 0; depth < CCI_CACHED_MAX_NESTING; depth++) {
+        struct cci_digest_text text = cci_digest_spell(&want);
+        enum cci_media media;
+        cc_error_code code = cci_pull_get_manifest(p, by_digest ? text.text : p->name.tag, by_digest ? &want : NULL,
+                                                   &p->manifest_text, &got, &media, err);
+        if (!code)
+            code = cci_manifest_parse(&p->manifest, p->manifest_text.p, p->manifest_text.n, media, err);
+        if (!code)
+            code = cci_blob_write(p->store, &got, p->manifest_text.p, p->manifest_text.n, err);
+        if (code)
+            return code;
+        if (depth == 0)
+            p->ref.top = got;
+        p->ref.manifest = got;
+        if (p->manifest.media == CCI_MEDIA_IMAGE)
+            return CC_OK;
+        const struct cci_descriptor *d = cci_manifest_choose(&p->manifest, &p->spec->platform);
+        char list[600];
+        cci_pull_spell_platforms(&p->manifest, list, sizeof(list));
+        if (d)
+            want = d->digest;
+        by_digest = true;
+        cci_manifest_free(&p->manifest);
+        cci_buf_free(&p->manifest_text);
+        if (!d)
+            return cci_pull_no_platform(p, list, err);
+    }
+    return cci_fail(err, CC_ERR_IO, p->name.full, "the image has indexes nested too deeply");
+}
+
+/* Reads a blob that is a document. */
+static cc_error_code cci_pull_get_config(struct cci_pull *p, cc_error *err)
+{
+    const struct cci_descriptor *d = &p->manifest.config;
+    struct cci_digest_text text = cci_digest_spell(&d->digest);
+    struct cci_registry_call call = {"GET", "blobs", text.text, NULL, 0};
+    struct cci_http_response *resp;
+    if (d->size > CCI_CONFIG_MAX_SIZE)
+        return cci_fail(err, CC_ERR_IO, p->name.full, "the image configuration is too large: %llu bytes",
+                        (unsigned long long)d->size);
+    cc_error_code code = cci_registry_call(&p->registry, &call, &resp, err);
+    if (code)
+        return code;
+    code = cci_http_body_all(resp, (size_t)d->size, &p->config_text, &p->wait, err);
+    cci_http_finish(resp);
+    if (code)
+        return code;
+    struct cci_digest got = cci_digest_of(p->config_text.p, p->config_text.n);
+    if (!cci_digest_equal(&got, &d->digest))
+        return cci_fail(err, CC_ERR_IO, p->name.full,
+                        "the image configuration from the registry does not have its digest %s: it was damaged or "
+                        "exchanged",
+                        text.text);
+    return cci_blob_write(p->store, &got, p->config_text.p, p->config_text.n, err);
+}
+
+/* The configuration, from the store or the registry, and an image of it without its layers. */
+static cc_error_code cci_pull_config(struct cci_pull *p, cc_error *err)
+{
+    struct cci_image_config config;
+    bool found;
+    p->ref.config = p->manifest.config.digest;
+    cc_error_code code = cci_blob_read(p->store, &p->ref.config, CCI_CONFIG_MAX_SIZE, &p->config_text, &found, err);
+    if (!code && !found)
+        code = cci_pull_get_config(p, err);
+    if (!code)
+        code = cci_config_parse(&config, p->config_text.p, p->config_text.n, err);
+    if (code)
+        return code;
+    if (cci_platform_fit(&config.platform, &p->spec->platform) == 0)
+        code = cci_pull_no_platform(p, cci_platform_spell(&config.platform).text, err);
+    else if (config.layer_count != p->manifest.count)
+        code = cci_fail(err, CC_ERR_IO, p->name.full,
+                        "the image's manifest has %zu layers, and its configuration %zu", p->manifest.count,
+                        config.layer_count);
+    if (code) {
+        cci_config_free(&config);
+        return code;
+    }
+    p->image = cci_image_new(p->store, &config);
+    return p->image ? CC_OK : cci_fail_nomem(err);
+}
+
+/* ---- Layers --------------------------------------------------------------------------------------------------- */
+
+static cc_error_code cci_pull_check_layer(const struct cci_pull *p, size_t i, cc_error *err)
+{
+    const struct cci_descriptor *d = &p->manifest.items[i];
+    if (d->foreign)
+        return cci_fail(err, CC_ERR_IO, p->name.full,
+                        "layer %zu (%s) is one that is only found by its URL (foreign), which is not supported", i + 1,
+                        cci_digest_spell(&d->digest).text);
+    if (d->media != CCI_MEDIA_LAYER && d->media != CCI_MEDIA_LAYER_GZIP)
+        return cci_fail(err, CC_ERR_IO, p->name.full,
+                        "layer %zu has the media type \"%.150s\", which is not supported: layers are read as plain tar "
+                        "or compressed with gzip",
+                        i + 1, d->media_text);
+    return CC_OK;
+}
+
+/* Whether an earlier layer of the image is the same one, so that it is only waited for. */
+static bool cci_pull_is_repeated(const struct cci_pull *p, size_t i)
+{
+    for (size_t k = 0; k < p->todo_count; k++)
+        if (cci_digest_equal(&p->specs[k].diff_id, &p->image->config.diff_ids[i]))
+            return true;
+    return false;
+}
+
+/* Opens the layers that the store has, and lists those that it lacks. */
+static cc_error_code cci_pull_plan(struct cci_pull *p, cc_error *err)
+{
+    size_t count = p->image->layer_count;
+    p->todo = cci_mem_zalloc(count, sizeof(*p->todo));
+    p->specs = cci_mem_zalloc(count, sizeof(*p->specs));
+    p->names = cci_mem_zalloc(count, sizeof(*p->names));
+    if (!p->todo || !p->specs || !p->names)
+        return cci_fail_nomem(err);
+    for (size_t i = 0; i < count; i++) {
+        const struct cci_descriptor *d = &p->manifest.items[i];
+        bool found = false;
+        cc_error_code code = cci_pull_check_layer(p, i, err);
+        if (!code)
+            code = cci_store_layer_open(p->store, &p->image->config.diff_ids[i], &p->image->layers[i], &found, err);
+        if (code)
+            return code;
+        if (found || cci_pull_is_repeated(p, i))
+            continue;
+        struct cci_import_spec *spec = &p->specs[p->todo_count];
+        spec->diff_id = p->image->config.diff_ids[i];
+        spec->has_digest = true;
+        spec->digest = d->digest;
+        spec->size = d->size;
+        spec->media = d->media;
+        p->names[p->todo_count] = d->digest;
+        p->todo[p->todo_count++] = i;
+        if (d->size > (uint64_t)INT64_MAX - p->progress.total)
+            return cci_fail(err, CC_ERR_IO, p->name.full, "the image's layers are impossibly large");
+        p->progress.total += d->size;
+    }
+    p->progress.count = p->todo_count;
+    p->progress.names = p->names;
+    return CC_OK;
+}
+
+/* Keeps the first failure, and ends all that goes on. Takes over *err. */
+static void cci_pull_fail(struct cci_pull *p, cc_error_code code, cc_error *err)
+{
+    cci_mutex_lock(&p->mutex);
+    bool first = !p->code;
+    if (first) {
+        p->code = code;
+        p->err = *err;
+    } else {
+        cci_error_release(err);
+    }
+    cci_mutex_unlock(&p->mutex);
+    if (first)
+        cci_cancel_fire(p->wait.cancel);
+}
+
+/* Takes the next layer; false when there is none, or it does not matter any more. */
+static bool cci_pull_next(struct cci_pull *p, size_t *k)
+{
+    cci_mutex_lock(&p->mutex);
+    bool more = !p->code && p->next < p->todo_count;
+    if (more)
+        *k = p->next++;
+    cci_mutex_unlock(&p->mutex);
+    return more;
+}
+
+static void cci_pull_work(void *ctx)
+{
+    struct cci_pull *p = ctx;
+    size_t k = 0;
+    while (cci_pull_next(p, &k)) {
+        struct cci_fetch f;
+        cc_error err;
+        memset(&f, 0, sizeof(f));
+        memset(&err, 0, sizeof(err));
+        f.registry = &p->registry;
+        f.store = p->store;
+        f.progress = &p->progress;
+        f.index = k;
+        f.spec = &p->specs[k];
+        cc_error_code code = cci_fetch_layer(&f, &p->image->layers[p->todo[k]], &err);
+        if (code)
+            cci_pull_fail(p, code, &err);
+    }
+    cci_progress_worker_ends(&p->progress);
+}
+
+/* Fetches the layers of the list. */
+static cc_error_code cci_pull_fetch(struct cci_pull *p, cc_error *err)
+{
+    struct cci_thread threads[CCI_PULL_MAX_WORKERS];
+    size_t count = 0, want = CCI_MIN(p->todo_count, CCI_PULL_MAX_WORKERS);
+    int r = 0;
+    while (count < want && r == 0) {
+        cci_monitor_lock(&p->progress.monitor);
+        p->progress.workers++;
+        cci_monitor_unlock(&p->progress.monitor);
+        r = cci_thread_new(&threads[count], "cc-pull", cci_pull_work, p);
+        if (r == 0)
+            count++;
+        else
+            cci_progress_worker_ends(&p->progress);
+    }
+    if (want && !count)
+        return cci_fail_errno(err, CC_ERR_UNKNOWN, -r, p->name.full, "cannot start a thread: %s", cci_errno_text(-r));
+    cci_progress_wait(&p->progress);
+    while (count)
+        cci_thread_join(&threads[--count]);
+    if (!p->code)
+        return CC_OK;
+    if (err)
+        *err = p->err;
+    else
+        cci_error_release(&p->err);
+    return p->code;
+}
+
+/* Opens the layers that the manifest lists more than once. */
+static cc_error_code cci_pull_repeated(struct cci_pull *p, cc_error *err)
+{
+    for (size_t i = 0; i < p->image->layer_count; i++) {
+        struct cci_layer *l = &p->image->layers[i];
+        bool found = true;
+        cc_error_code code = CC_OK;
+        if (l->fd == CCI_NO_FD)
+            code = cci_store_layer_open(p->store, &p->image->config.diff_ids[i], l, &found, err);
+        if (!code && !found)
+            code = cci_fail(err, CC_ERR_IO, p->store->dir, "a layer disappeared from the image cache during the pull");
+        if (code)
+            return code;
+    }
+    return CC_OK;
+}
+
+/* ---- The whole ------------------------------------------------------------------------------------------------ */
+
+static void cci_pull_on_cancel(void *ctx)
+{
+    cci_cancel_fire(((struct cci_pull *)ctx)->wait.cancel);
+}
+
+static cc_error_code cci_pull_connect(struct cci_pull *p, cc_error *err)
+{
+    struct cci_http_options options;
+    memset(&options, 0, sizeof(options));
+    options.ca_file = p->spec->ca_file;
+    options.allow_plain = p->spec->allow_plain;
+    cc_error_code code = cci_http_new(&options, &p->http, err);
+    if (code)
+        return code;
+    p->has_registry = true;
+    return cci_registry_init(&p->registry, p->http, &p->name, p->spec->allow_plain, p->spec->username,
+                             p->spec->password, &p->wait, err);
+}
+
+/* What the cache has of the reference. With a digest it does not matter under which name it came. */
+static cc_error_code cci_pull_cached(struct cci_pull *p, struct cci_image **out, enum cci_cached *state, cc_error *err)
+{
+    struct cci_ref ref;
+    struct cci_digest manifest, config;
+    bool found;
+    *state = CCI_CACHED_MISS;
+    *out = NULL;
+    cc_error_code code = cci_ref_read(p->store, p->name.full, &p->spec->platform, &ref, &found, err);
+    if (code)
+        return code;
+    if (found) {
+        code = cci_cached_open(p->store, &ref.manifest, &p->spec->platform, out, &manifest, &config, state, err);
+        if (!code && *out)
+            cci_ref_touch(p->store, &ref);
+        p->ref.top = ref.top;
+        cci_ref_free(&ref);
+    } else if (p->name.has_digest) {
+        code = cci_cached_open(p->store, &p->name.digest, &p->spec->platform, out, &manifest, &config, state, err);
+        if (!code && *out) {
+            p->ref.top = p->name.digest;
+            p->ref.manifest = manifest;
+            p->ref.config = config;
+            code = cci_ref_write(p->store, &p->ref, err);
+        } else if (!code) {
+            *state = CCI_CACHED_MISS;
+        }
+    }
+    if (code) {
+        cci_image_free(*out);
+        *out = NULL;
+    }
+    return code;
+}
+
+/* Asks, with one request, whether the tag still means what is in the cache. */
+static cc_error_code cci_pull_unchanged(struct cci_pull *p, bool *same, cc_error *err)
+{
+    struct cci_registry_call call = {"HEAD", "manifests", p->name.tag, CCI_PULL_ACCEPT, 0};
+    struct cci_http_response *resp;
+    struct cci_digest said;
+    *same = false;
+    cc_error_code code = cci_registry_call(&p->registry, &call, &resp, err);
+    if (code)
+        return code;
+    *same = cci_pull_said_digest(resp, &said) && cci_digest_equal(&said, &p->ref.top);
+    cci_http_finish(resp);
+    return CC_OK;
+}
+
+static cc_error_code cci_pull_never(const struct cci_pull *p, enum cci_cached state, cc_error *err)
+{
+    if (state == CCI_CACHED_INVALID)
+        return cci_fail(err, CC_ERR_IO, p->name.full,
+                        "the image is no longer whole in the cache, and the pull policy is never: pull it again");
+    return cci_fail(err, CC_ERR_IO, p->name.full,
+                    "the image is not in the cache for %s, and the pull policy is never: pull it first",
+                    cci_platform_spell(&p->spec->platform).text);
+}
+
+/* Everything over the network. */
+static cc_error_code cci_pull_remote(struct cci_pull *p, cc_error *err)
+{
+    cc_error_code code = cci_pull_manifest(p, err);
+    if (!code)
+        code = cci_pull_config(p, err);
+    if (!code)
+        code = cci_pull_plan(p, err);
+    if (!code)
+        code = cci_pull_fetch(p, err);
+    if (!code)
+        code = cci_pull_repeated(p, err);
+    if (!code)
+        code = cci_image_prepare(p->image, err);
+    if (!code)
+        code = cci_ref_write(p->store, &p->ref, err);
+    if (!code)
+        cci_image_take_texts(p->image, &p->manifest_text, &p->config_text);
+    return code;
+}
+
+/* The cache, then the registry, as the policy has it. */
+static cc_error_code cci_pull_run(struct cci_pull *p, cc_error *err)
+{
+    enum cci_cached state;
+    struct cci_image *cached;
+    bool same = true;
+    cc_error_code code = cci_pull_cached(p, &cached, &state, err);
+    if (code)
+        return code;
+    if (!cached && p->spec->policy == CC_PULL_NEVER)
+        return cci_pull_never(p, state, err);
+    bool ask = !cached || (p->spec->policy == CC_PULL_ALWAYS && !p->name.has_digest);
+    if (ask)
+        code = cci_pull_connect(p, err);
+    if (!code && cached && ask)
+        code = cci_pull_unchanged(p, &same, err);
+    if (cached && same && !code) {
+        p->image = cached;
+        return cci_image_prepare(cached, err);
+    }
+    cci_image_free(cached);
+    return code ? code : cci_pull_remote(p, err);
+}
+
+static void cci_pull_free(struct cci_pull *p)
+{
+    cci_cancel_detach(p->spec->wait.cancel, &p->hook);
+    if (p->has_registry)
+        cci_registry_free(&p->registry);
+    if (p->http)
+        cci_http_free(p->http);
+    cci_manifest_free(&p->manifest);
+    cci_buf_free(&p->manifest_text);
+    cci_buf_free(&p->config_text);
+    cci_image_free(p->image);
+    cci_progress_destroy(&p->progress);
+    cci_mem_free(p->todo);
+    cci_mem_free(p->specs);
+    cci_mem_free(p->names);
+    cci_mutex_destroy(&p->mutex);
+    cci_cancel_unref(p->wait.cancel);
+    cci_mem_free(p);
+}
+
+/* Pulls an image. Free it with cci_image_free; it keeps the store. */
+static cc_error_code cci_pull_image(struct cci_store *store, const struct cci_pull_spec *spec, struct cci_image **out,
+                                    cc_error *err)
+{
+    cci_fd lock = CCI_NO_FD;
+    *out = NULL;
+    struct cci_pull *p = cci_mem_zalloc(1, sizeof(*p)); /* large: a name */
+    struct cci_cancel *own = cci_cancel_new();
+    if (!p || !own) {
+        cci_mem_free(p);
+        cci_cancel_unref(own);
+        return cci_fail_nomem(err);
+    }
+    p->spec = spec;
+    p->store = store;
+    p->wait = (struct cci_wait){spec->wait.deadline, own};
+    p->ref.platform = spec->platform;
+    p->ref.name = p->name.full;
+    cci_mutex_init(&p->mutex);
+    cci_progress_init(&p->progress, spec->progress, spec->progress_ctx);
+    if (cci_cancel_attach(spec->wait.cancel, &p->hook, cci_pull_on_cancel, p))
+        cci_cancel_fire(own);
+    cc_error_code code = cci_name_parse(&p->name, spec->reference, err);
+    if (!code)
+        code = cci_blob_lock(store, CCI_OS_LOCK_SHARED, true, &lock, err);
+    if (!code)
+        code = cci_pull_run(p, err);
+    if (!code) {
+        *out = p->image;
+        p->image = NULL;
+        cci_progress_done(&p->progress);
+    }
+    cci_os_close(lock);
+    cci_pull_free(p);
+    if (code && err && !err->path)
+        err->path = cci_mem_strdup(spec->reference);
+    return code;
+}
+
+#endif
