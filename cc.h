@@ -304,6 +304,74 @@ CC_API cc_error_code cc_oci_client_pull(cc_oci_client client, const char *image_
 CC_API cc_error_code cc_oci_client_load_tar(cc_oci_client client, const char *tar_path, const cc_pull_options *opts,
                                             cc_instance_source *out, cc_error *err);
 
+/*
+ * Loads an image from a directory. One with a file "oci-layout" in it is an OCI image layout, as skopeo, umoci, buildah
+ * and cc_oci_client_export_dir write it, and is read like a tar of one; `dir_path` may be followed by a colon and a
+ * reference.
+ *
+ * Any other directory is taken for a root filesystem: its files become an image of one layer, for the platform of
+ * `opts`, whose configuration has nothing but a PATH. Owners, modes, times, extended attributes, devices, links and
+ * holes are those of the host; sockets are left out. The caller must be allowed to read all of it. A tree that did not
+ * change gives the same image again, and is read each time.
+ *
+ * As with load_tar, an image that has names ("docker.io/library/app:1", not merely a tag) is remembered under them:
+ * cc_oci_client_list shows it, and cc_oci_client_pull finds it. Free *out with cc_instance_source_free.
+ */
+CC_API cc_error_code cc_oci_client_load_dir(cc_oci_client client, const char *dir_path, const cc_pull_options *opts,
+                                            cc_instance_source *out, cc_error *err);
+
+/*
+ * Writes an image to a directory as an OCI image layout, which other tools read: skopeo copy oci:DIR ..., umoci unpack
+ * --image DIR:TAG. The directory is made, or must be empty; nothing is written outside of it. Its parent must be there.
+ * TAG is that of the image's name, "latest" if it has none. After a failure nothing is left behind.
+ *
+ * The image's configuration, and so its ID, and the layers' diffIDs are always kept. An image that was pulled repeats
+ * its digests exactly while the cache has its compressed layers; of one that was loaded from a file, or whose
+ * compressed layers were pruned, the layers are written as plain tars, under a manifest of their own. A manifest in
+ * Docker's format becomes one in OCI's.
+ */
+CC_API cc_error_code cc_oci_client_export_dir(cc_oci_client client, cc_instance_source source, const char *dir_path,
+                                              cc_error *err);
+
+/* An image in the cache. */
+typedef struct {
+    char *reference;        /* in full: "docker.io/library/alpine:3.20" */
+    char *platform;         /* that it was got for: "linux/amd64" */
+    char *digest;           /* of its manifest, "sha256:..." */
+    char *id;               /* of its configuration, "sha256:..." */
+    uint64_t size;          /* bytes that its layers take on disk; images that share a layer each count it */
+    int64_t last_used_unix; /* when it was got or last opened by this reference; seconds since 1970 */
+    bool complete;          /* false: something of it is missing from the cache */
+} cc_image_info;
+
+/* The images in the cache, sorted by reference, as an array of *count; free it with cc_image_info_free. */
+CC_API cc_error_code cc_oci_client_list(cc_oci_client client, cc_image_info **out, size_t *count, cc_error *err);
+
+/* Releases an array from cc_oci_client_list. NULL is fine. */
+CC_API void cc_image_info_free(cc_image_info *images, size_t count);
+
+/*
+ * Forgets an image: by its reference, as a pull takes it, for every platform; or by its digest or ID, with every
+ * reference to it, of which the first twelve digits are enough. One that is not in the cache is CC_ERR_IO with
+ * sys_errno ENOENT (2). Its files stay until cc_oci_client_prune; sources and instances made from it go on.
+ */
+CC_API cc_error_code cc_oci_client_remove(cc_oci_client client, const char *image_ref, cc_error *err);
+
+typedef struct {
+    uint64_t bytes_freed; /* on disk */
+    size_t layers_removed;
+    size_t blobs_removed;
+    size_t references_removed; /* of images that were not complete */
+    bool blobs_busy;           /* a pull or load was under way, so blobs were left alone: prune again later */
+} cc_prune_result;
+
+/*
+ * Removes from the cache all that no reference leads to: layers, blobs, unfinished downloads, filesystem metadata, and
+ * references to images that are not complete. What pulls, sources and instances of any process use is left alone. `out`
+ * may be NULL.
+ */
+CC_API cc_error_code cc_oci_client_prune(cc_oci_client client, cc_prune_result *out, cc_error *err);
+
 /* Instances that were made from it go on. */
 CC_API void cc_instance_source_free(cc_instance_source source);
 

@@ -4,6 +4,8 @@
 #ifndef CCI_API_SOURCE_H
 #define CCI_API_SOURCE_H
 
+#include "../image/cache.h"
+#include "../image/load_dir.h"
 #include "../image/source.h"
 #include "lib.h"
 
@@ -99,8 +101,12 @@ static cc_error_code cci_source_publish(struct cci_image *image, cc_instance_sou
     return cci_handle_publish(&s->object, CCI_KIND_SOURCE, out, err);
 }
 
-static cc_error_code cci_source_load_tar(struct cci_client *c, const char *tar_path, const cc_pull_options *opts,
-                                         cc_instance_source *out, cc_error *err)
+/* cci_image_load_tar or cci_image_load_dir. */
+typedef cc_error_code cci_source_loader(struct cci_store *store, const char *path, const struct cci_platform *want,
+                                        const struct cci_wait *wait, struct cci_image **out, cc_error *err);
+
+static cc_error_code cci_source_load_path(struct cci_client *c, cci_source_loader *load, const char *path,
+                                          const cc_pull_options *opts, cc_instance_source *out, cc_error *err)
 {
     struct cci_image *image;
     struct cci_cancel *cancel;
@@ -112,28 +118,46 @@ static cc_error_code cci_source_load_tar(struct cci_client *c, const char *tar_p
     if (code)
         return code;
     const struct cci_wait wait = {CCI_FOREVER, cancel};
-    code = cci_image_load_tar(c->store, tar_path, &want, &wait, &image, err);
+    code = load(c->store, path, &want, &wait, &image, err);
+    if (!code) {
+        code = cci_cache_remember(image, &want, err);
+        if (code)
+            cci_image_free(image);
+    }
     cci_cancel_unref(cancel);
     return code ? code : cci_source_publish(image, out, err);
 }
 
-CC_API cc_error_code cc_oci_client_load_tar(cc_oci_client client, const char *tar_path, const cc_pull_options *opts,
-                                            cc_instance_source *out, cc_error *err)
+static cc_error_code cci_source_load_call(cc_oci_client client, cci_source_loader *load, const char *path,
+                                          const char *path_name, const cc_pull_options *opts, cc_instance_source *out,
+                                          cc_error *err)
 {
     struct cci_object *o;
     cci_error_clear(err);
     if (out)
         *out = 0;
-    cc_error_code code = CC_OK;
-    if (!out || !tar_path)
-        code = cci_api_null(out ? "tar_path" : "out", err);
-    else
-        code = cci_handle_get(client, CCI_KIND_CLIENT, &o, err);
-    if (code == CC_OK) {
-        code = cci_source_load_tar((struct cci_client *)o, tar_path, opts, out, err);
-        cci_object_unref(o);
-    }
-    return cci_api_end("load_tar", code, err);
+    if (!out || !path)
+        return cci_api_null(out ? path_name : "out", err);
+    cc_error_code code = cci_handle_get(client, CCI_KIND_CLIENT, &o, err);
+    if (code)
+        return code;
+    code = cci_source_load_path((struct cci_client *)o, load, path, opts, out, err);
+    cci_object_unref(o);
+    return code;
+}
+
+CC_API cc_error_code cc_oci_client_load_tar(cc_oci_client client, const char *tar_path, const cc_pull_options *opts,
+                                            cc_instance_source *out, cc_error *err)
+{
+    return cci_api_end("load_tar",
+                       cci_source_load_call(client, cci_image_load_tar, tar_path, "tar_path", opts, out, err), err);
+}
+
+CC_API cc_error_code cc_oci_client_load_dir(cc_oci_client client, const char *dir_path, const cc_pull_options *opts,
+                                            cc_instance_source *out, cc_error *err)
+{
+    return cci_api_end("load_dir",
+                       cci_source_load_call(client, cci_image_load_dir, dir_path, "dir_path", opts, out, err), err);
 }
 
 CC_API void cc_instance_source_free(cc_instance_source source)

@@ -109,24 +109,29 @@ static struct cci_ext4_identity cci_rootfs_identity(const struct cci_digest *cha
     return id;
 }
 
-static cc_error_code cci_rootfs_write(struct cci_rootfs *r, struct cci_tree *tree, const char *path)
+/* On success *meta is the file, open. */
+static cc_error_code cci_rootfs_write(struct cci_rootfs *r, struct cci_tree *tree, const char *path, cci_fd *meta,
+                                      uint64_t *size)
 {
     struct cci_ext4_identity id = cci_rootfs_identity(&r->chain);
-    uint64_t size;
     cci_fd fd = cci_os_open(path, CCI_OS_RDWR | CCI_OS_CREATE | CCI_OS_EXCL, 0600);
     if (fd < 0)
         return cci_store_fail(r->err, fd, path, "write the metadata of a root filesystem");
-    cc_error_code code = cci_ext4_write(tree, r->blocks, (uint32_t)r->count, &id, fd, &size, r->err);
+    cc_error_code code = cci_ext4_write(tree, r->blocks, (uint32_t)r->count, &id, fd, size, r->err);
     int bad = code ? 0 : cci_os_fsync(fd);
     if (bad == 0 && !code)
         bad = cci_os_rename(path, r->path);
     if (bad < 0)
         code = cci_store_fail(r->err, bad, r->path, "store the metadata of a root filesystem");
-    cci_os_close(fd);
+    if (code)
+        cci_os_close(fd);
+    else
+        *meta = fd;
     return code;
 }
 
-static cc_error_code cci_rootfs_make(struct cci_rootfs *r)
+/* The new file stays open, as a pruning of the cache may take its name away again at any time. */
+static cc_error_code cci_rootfs_make(struct cci_rootfs *r, cci_fd *meta, uint64_t *size)
 {
     struct cci_tree tree;
     struct cci_store_tmp tmp;
@@ -138,7 +143,7 @@ static cc_error_code cci_rootfs_make(struct cci_rootfs *r)
         code = cci_store_tmp_new(r->store, &tmp, r->err);
     if (!code) {
         char *path = cci_layer_file(tmp.path, "meta");
-        code = path ? cci_rootfs_write(r, &tree, path) : cci_fail_nomem(r->err);
+        code = path ? cci_rootfs_write(r, &tree, path, meta, size) : cci_fail_nomem(r->err);
         cci_mem_free(path);
         cci_store_tmp_drop(&tmp);
     }
@@ -205,15 +210,10 @@ static cc_error_code cci_rootfs_assemble(struct cci_rootfs *r, struct cci_disk *
     uint64_t size = 0;
     cci_fd meta;
     cc_error_code code = cci_rootfs_open_meta(r, &meta, &size);
-    if (!code && meta < 0) {
-        code = cci_rootfs_make(r);
-        if (!code)
-            code = cci_rootfs_open_meta(r, &meta, &size);
-    }
+    if (!code && meta < 0)
+        code = cci_rootfs_make(r, &meta, &size);
     if (code)
         return code;
-    if (meta < 0)
-        return cci_fail(r->err, CC_ERR_IO, r->path, "the metadata of a root filesystem disappeared as it was stored");
     bool ok = cci_disk_add(out, meta, 0, size);
     for (size_t i = 0; i < r->count && ok; i++) {
         cci_fd data = r->open[i].data;
