@@ -4,7 +4,8 @@
 usage: amalgamate.py [-o OUTPUT]
 
 Every local #include is replaced by the file it names the first time it occurs, between banners, and dropped after
-that; #include <...> lines stay. Nothing else is changed, so a line of the result can be found in the tree by its text.
+that; #include <...> lines stay, but for BearSSL's, in whose place its sources go (tools/lib/bearssl.py). Nothing else
+is changed, so a line of the result can be found in the tree by its text.
 A part that is first included under a condition (a platform's file) and again outside of it would be missing there;
 that is an error.
 """
@@ -14,6 +15,9 @@ import re
 import sys
 
 ROOT = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.join(ROOT, "tools", "lib"))
+import bearssl  # noqa: E402
+
 INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"\s*$')
 OPEN, CLOSE = re.compile(r"^\s*#\s*if(n?def)?\b"), re.compile(r"^\s*#\s*endif\b")
 BRANCH = re.compile(r"^\s*#\s*(else|elif)\b")
@@ -23,6 +27,7 @@ class Joiner:
     def __init__(self):
         self.out = []
         self.seen = {}  # path -> the conditions that its text stands under
+        self.foreign_end = None  # what ends BearSSL's macros, once its sources are joined
 
     def add(self, path, conditions):
         name = os.path.relpath(path, ROOT).replace(os.sep, "/")
@@ -38,6 +43,9 @@ class Joiner:
                 stack[-1] = f"{stack[-1]} | {line.strip()} {number}" if stack[-1] else None
             elif CLOSE.match(line):
                 stack.pop()
+            if line.strip() == bearssl.INCLUDE:
+                self.include_bearssl()
+                continue
             m = INCLUDE.match(line)
             if not m:
                 self.out.append(line)
@@ -57,6 +65,13 @@ class Joiner:
         self.out.append(f"/* ======== {name} ======== */")
         self.add(path, conditions)
         self.out.append(f"/* ======== end of {name} ======== */")
+        if name == bearssl.END:
+            self.out += self.foreign_end
+
+    def include_bearssl(self):
+        if self.foreign_end is None:
+            lines, self.foreign_end = bearssl.region()
+            self.out += lines
 
 
 def main():

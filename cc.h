@@ -21,6 +21,9 @@
  *     CC_IMPLEMENTATION   compile the library here
  *     CC_STATIC           every function is static: the library is private to this one file
  *     CC_API              your own linkage for every public function (for example a dllexport)
+ *     CC_NO_TLS           leaves out TLS (BearSSL, about 80 kB): registries that need HTTPS cannot be used.
+ *                         In a checkout TLS comes from an installed BearSSL: add -lbearssl. A program that uses
+ *                         BearSSL itself keeps CC_IMPLEMENTATION in a source file of its own.
  *
  * ENVIRONMENT
  *

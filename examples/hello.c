@@ -1,7 +1,8 @@
 /*
  * hello.c - runs a command in an image: hello IMAGE.tar [COMMAND [ARGUMENT...]]
  *
- * cc -I.. hello.c -o hello -lpthread      (from a checkout; with dist/cc.h alone, -I is the folder it is in)
+ * cc -I.. hello.c -o hello -lpthread -lbearssl      (from a checkout; with dist/cc.h alone: -I is its folder, and
+ *                                                    no -lbearssl)
  */
 #define CC_IMPLEMENTATION
 #include "cc.h"

@@ -50,11 +50,13 @@ for cc in gcc clang; do
     case_ "private with CC_STATIC, $cc" sh -c "$cc -DCC_STATIC -Wno-unused-function -c app.c -o static.o &&
         test -z \"\$(nm -g --defined-only static.o | grep -v ' main\$')\""
 done
+case_ "without TLS" gcc -std=c11 -DCC_NO_TLS $W -c app.c -o no_tls.o
+case_ "without TLS there is no BearSSL" sh -c '! nm no_tls.o | grep " br_" && nm app.o | grep -q " br_ssl_client_reset"'
 case_ "every external symbol begins with cc_" sh -c '! nm -g --defined-only app.o | grep -v " T main$" | grep -v "^[0-9a-f]* [A-Z] cc_"'
 
 # Macros: what is defined after our header, less what the system headers that it includes define.
-grep -h '^#include <' cc.h | sort -u | grep -v -e cpuid -e immintrin -e arm_neon >system.h
-{ cat system.h; grep -h '^#include <\(cpuid\|immintrin\).h>' cc.h | sort -u; } >system.c
+grep -h '^#include <' cc.h | sort -u | grep -v -e cpuid -e intrin -e arm_neon >system.h
+{ cat system.h; grep -h '^#include <\(cpuid\|immintrin\|x86intrin\).h>' cc.h | sort -u; } >system.c
 printf '#define CC_IMPLEMENTATION\n#include "cc.h"\n' >ours.c
 case_ "every macro begins with CC_ or CCI_" sh -c '
     gcc -std=c11 -dM -E system.c | sed "s/(.*//" | awk "{print \$2}" | sort -u >system.macros &&
@@ -74,5 +76,5 @@ case_ "API for Windows" x86_64-w64-mingw32-gcc -std=c99 -pedantic $W -c user.c -
 
 # From a checkout, with nothing generated.
 cd "$root" || exit 2
-case_ "a checkout works as it is" sh -c "cd '$dir' && gcc -I'$root' empty/app.c -lpthread -o app2 && ./app2"
+case_ "a checkout works as it is" sh -c "cd '$dir' && gcc -I'$root' empty/app.c -lpthread -lbearssl -o app2 && ./app2"
 exit $status

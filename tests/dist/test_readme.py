@@ -31,7 +31,7 @@ def c_block(text, number, directory):
     with open(path, "w", encoding="utf-8") as f:
         f.write(text)
     binary = os.path.join(ROOT, "build", "tests", f"readme{number}")
-    r = run(["gcc", "-std=c11", "-Wall", "-Wextra", "-Werror", "-I" + ROOT, path, "-o", binary, "-lpthread"])
+    r = run(["gcc", "-std=c11", "-Wall", "-Wextra", "-Werror", "-I" + ROOT, path, "-o", binary, "-lpthread", "-lbearssl"])
     case(f"README: C block {number} compiles", r.returncode == 0, r.stderr)
     if r.returncode:
         return
