@@ -56,7 +56,7 @@ static cc_error_code cci_cached_parse(struct cci_manifest *m, const struct cci_b
 
 /* Opens the image of a manifest: *out when *state stays as it was. */
 static cc_error_code cci_cached_image(struct cci_store *s, struct cci_buf *manifest_text, const struct cci_manifest *m,
-                                      struct cci_image **out, enum cci_cached *state, cc_error *err)
+                                      const struct cci_platform *want, struct cci_image **out, enum cci_cached *state, cc_error *err)
 {
     struct cci_buf config_text;
     struct cci_image_config config;
@@ -67,7 +67,7 @@ static cc_error_code cci_cached_image(struct cci_store *s, struct cci_buf *manif
     struct cci_image *image = code ? NULL : cci_image_new(s, &config);
     if (!code && !image)
         code = cci_fail_nomem(err);
-    bool found = true;
+    bool found = !code && cci_platform_fit(&image->config.platform, want) > 0;
     for (size_t i = 0; !code && found && i < image->layer_count; i++)
         code = cci_store_layer_open(s, &image->config.diff_ids[i], &image->layers[i], &found, err);
     if (!code && !found)
@@ -126,7 +126,7 @@ static cc_error_code cci_cached_open(struct cci_store *s, const struct cci_diges
     if (code || *state != CCI_CACHED_HIT)
         return code;
     *config = m.config.digest;
-    code = cci_cached_image(s, &text, &m, out, state, err);
+    code = cci_cached_image(s, &text, &m, want, out, state, err);
     cci_manifest_free(&m);
     cci_buf_free(&text);
     return code;
