@@ -39,6 +39,7 @@ static int cci_os_node(const char *path, struct cci_os_node *out)
         [8] = CCI_OS_NODE_FILE, [10] = CCI_OS_NODE_SYMLINK, [12] = CCI_OS_NODE_SOCKET, [15] = CCI_OS_NODE_SOCKET};
     struct cci_os_statx sx;
     memset(&sx, 0, sizeof(sx));
+    memset(out, 0, sizeof(*out));
     long r =
         cci_os_result(syscall(SYS_statx, (long)CCI_OS_AT_CWD, path, 0x100L /* AT_SYMLINK_NOFOLLOW */, 0x7ffL, &sx));
     if (r < 0)
