@@ -50,6 +50,7 @@ struct cci_net_addrs {
 struct cci_net_lookup {
     struct cci_monitor monitor; /* guards what follows */
     unsigned refs;              /* the caller and the thread */
+    bool started;               /* the thread runs, and touches nothing but this any more */
     bool done;
     int result; /* of getaddrinfo */
     uint16_t port;
@@ -110,6 +111,10 @@ static void cci_net_lookup_main(void *ctx)
 {
     struct cci_net_lookup *l = ctx;
     struct cci_net_addrs addrs = {0, {{0, 0, {0}}}};
+    cci_monitor_lock(&l->monitor);
+    l->started = true;
+    cci_cond_wake(&l->monitor.cond);
+    cci_monitor_unlock(&l->monitor);
     int r = cci_net_ask(l->host, l->port, 0, &addrs);
     cci_monitor_lock(&l->monitor);
     l->addrs = addrs;
@@ -123,6 +128,11 @@ static void cci_net_lookup_main(void *ctx)
 static bool cci_net_lookup_done(void *ctx)
 {
     return ((struct cci_net_lookup *)ctx)->done;
+}
+
+static bool cci_net_lookup_started(void *ctx)
+{
+    return ((struct cci_net_lookup *)ctx)->started;
 }
 
 /* The words for getaddrinfo's result. */
@@ -152,6 +162,9 @@ static cc_error_code cci_net_lookup_wait(struct cci_net_lookup *l, const struct 
     r = l->result;
     cci_monitor_unlock(&l->monitor);
     if (code) {
+        const struct cci_wait forever = CCI_WAIT_FOREVER; /* no longer than a thread takes to begin */
+        (void)cci_monitor_wait(&l->monitor, &forever, cci_net_lookup_started, l, "a thread", NULL);
+        cci_monitor_unlock(&l->monitor);
         cci_thread_detach(&thread);
         return code;
     }
