@@ -128,7 +128,8 @@ static cc_error_code cci_auth_token_parse(const void *text, size_t n, char **tok
         code = cci_fail(err, CC_ERR_NETWORK, NULL, "the token server's answer has no token");
     else if (!(*token = cci_mem_strdup(t)))
         code = cci_fail_nomem(err);
-    memset(doc.text.p, 0, doc.text.n);
+    if (doc.text.p)
+        memset(doc.text.p, 0, doc.text.n);
     cci_json_free(&doc);
     return code;
 }

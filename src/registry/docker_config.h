@@ -242,7 +242,8 @@ static cc_error_code cci_docker_answer(const struct cci_buf *text, struct cci_cr
         c->password = cci_mem_strdup(secret);
         code = c->username && c->password ? CC_OK : cci_fail_nomem(err);
     }
-    memset(doc.text.p, 0, doc.text.n);
+    if (doc.text.p)
+        memset(doc.text.p, 0, doc.text.n);
     cci_json_free(&doc);
     return code;
 }
