@@ -7,8 +7,8 @@ dir=build/tests/guest
 mkdir -p $dir
 status=0
 if ! tools/mkimage busybox $dir/busybox.tar >$dir/log 2>&1 ||
-    ! ${CC:-cc} -std=c11 -O1 -Wall -Wextra -I. tests/guest/in_guest.c -o $dir/in_guest -lpthread >>$dir/log 2>&1 ||
-    ! ${CC:-cc} -O1 -I. tests/kvmprobe.c -o $dir/kvmprobe -lpthread >>$dir/log 2>&1 ||
+    ! ${CC:-cc} -std=c11 -O1 -Wall -Wextra -I. tests/guest/in_guest.c -o $dir/in_guest -lpthread -lbearssl >>$dir/log 2>&1 ||
+    ! ${CC:-cc} -O1 -I. tests/kvmprobe.c -o $dir/kvmprobe -lpthread -lbearssl >>$dir/log 2>&1 ||
     ! musl-gcc -static -Os -idirafter /usr/include -idirafter "/usr/include/$(uname -m)-linux-gnu" tests/guest/poke.c -o $dir/poke >>$dir/log 2>&1; then
     echo "not ok build"
     sed 's/^/# /' $dir/log | head -n 40
