@@ -68,8 +68,7 @@ struct cci_http_response {
     struct cci_http_link *link; /* in use by this response */
     struct cci_http_head head;
     struct cci_http_body body;
-    struct cci_url url;  /* where it came from */
-    char *url_text;      /* the same, spelt */
+    struct cci_url url; /* where it came from: the request's URL or the last redirect's */
 };
 
 /* ---- The client ---------------------------------------------------------------------------------------- */
@@ -114,22 +113,10 @@ static int cci_http_status(const struct cci_http_response *r)
     return (int)r->head.status;
 }
 
-/* Where the answer came from: the request's URL or the last redirect's. */
-static const char *cci_http_url(const struct cci_http_response *r)
-{
-    return r->url_text;
-}
-
 /* The value of the nth field of that name (any case, n from 0), NULL if there is none. */
 static const char *cci_http_field(const struct cci_http_response *r, const char *name, size_t n)
 {
     return cci_http_head_field(&r->head, name, n);
-}
-
-/* Bytes of the body, CCI_HTTP_SIZE_UNKNOWN when only its end will tell. For HEAD: what GET would have. */
-static uint64_t cci_http_size(const struct cci_http_response *r)
-{
-    return r->head.length;
 }
 
 /* Names the URL in an error that names nothing yet; without its query, which may hold a signature. */
@@ -199,7 +186,6 @@ static void cci_http_finish(struct cci_http_response *r)
         cci_http_pool_drop(&r->http->pool, r->link);
     cci_http_head_free(&r->head);
     cci_url_free(&r->url);
-    cci_mem_free(r->url_text);
     cci_mem_free(r);
 }
 
@@ -428,8 +414,7 @@ static cc_error_code cci_http_ask(struct cci_http *http, const struct cci_http_r
     r->url = *url;
     t.url = &r->url;
     memset(url, 0, sizeof(*url));
-    r->url_text = cci_url_text(&r->url, true);
-    cc_error_code code = r->url_text ? cci_proxy_choose(&http->proxies, t.url, &t.proxy, err) : cci_fail_nomem(err);
+    cc_error_code code = cci_proxy_choose(&http->proxies, t.url, &t.proxy, err);
     if (!code)
         code = cci_http_exchange(&t, r, wait, err);
     cci_proxy_free(&t.proxy);
@@ -442,7 +427,6 @@ static cc_error_code cci_http_ask(struct cci_http *http, const struct cci_http_r
         cci_http_pool_drop(&http->pool, r->link);
     cci_http_head_free(&r->head);
     cci_url_free(&r->url);
-    cci_mem_free(r->url_text);
     cci_mem_free(r);
     return code;
 }
@@ -457,7 +441,7 @@ static cc_error_code cci_http_request(struct cci_http *http, const struct cci_ht
                                       const struct cci_wait *wait, struct cci_http_response **out, cc_error *err)
 {
     struct cci_url url;
-    struct cci_http_response *r;
+    struct cci_http_response *r = NULL;
     bool authorized = true;
     cc_error_code code = cci_http_check_request(req, err);
     if (!code)

@@ -23,7 +23,7 @@ static size_t split(const uint8_t *data, size_t size, const char **texts, size_t
 static void read_body(struct cci_http_response *r, const struct cci_wait *wait)
 {
     uint8_t buf[700];
-    size_t got, total = 0, size = (size_t)cci_http_size(r);
+    size_t got, total = 0, size = (size_t)r->head.length;
     cc_error_code code;
     do {
         code = cci_http_body_read(r, buf, sizeof(buf), &got, wait, NULL);

@@ -55,9 +55,11 @@ static void get(struct job *job)
     printf("%d %d %llu ", (int)code, r ? cci_http_status(r) : 0, (unsigned long long)bytes);
     for (int i = 0; i < 32; i++)
         printf("%02x", digest[i]);
+    char *url = r ? cci_url_text(&r->url, true) : NULL;
     printf(" %d %llu %s %s\n", r ? cci_http_broken(r) : 0, (unsigned long long)((cci_os_now() - start) / 1000000u),
-           r ? cci_http_url(r) : "-", err.message ? err.message : "");
+           url ? url : "-", err.message ? err.message : "");
     (void)fflush(stdout);
+    cci_mem_free(url);
     cci_http_finish(r);
     cci_error_release(&err);
 }

@@ -1,5 +1,7 @@
 // @timeout 60
 // @flags -DCC_NO_TLS
+// @sanitize address,undefined
+// @sanitize thread
 /* The HTTP client against scripts: what it says, what it understands, what it refuses, and when it says it again. */
 #define _GNU_SOURCE
 #include "tests/registry/script_conn.h"
@@ -86,8 +88,8 @@ static void test_get(void)
     CHECK_EQ_STR(said(), "[dial localhost 5000]" GET("/v2/?n=1", "localhost:5000")
                          "Accept: text/plain\r\nAuthorization: Basic eDp5\r\n\r\n");
     CHECK_EQ_INT(cci_http_status(c.r), 200);
-    CHECK_EQ_INT(cci_http_size(c.r), 5);
-    CHECK_EQ_STR(cci_http_url(c.r), "http://localhost:5000/v2/?n=1");
+    CHECK_EQ_INT(c.r->head.length, 5);
+    CHECK_EQ_STR(c.r->url.target, "/v2/?n=1");
     CHECK_EQ_STR(cci_http_field(c.r, "X-a", 0), "one");
     CHECK_EQ_STR(cci_http_field(c.r, "X-A", 1), "two");
     CHECK(cci_http_field(c.r, "X-A", 2) == NULL);
@@ -148,7 +150,7 @@ static void test_no_body(void)
         CHECK_OK(body(), c.err);
         CHECK_EQ_STR(c.body, "");
         if (i == 0)
-            CHECK_EQ_INT(cci_http_size(c.r), 5);
+            CHECK_EQ_INT(c.r->head.length, 5);
         end();
     }
 }
@@ -443,7 +445,7 @@ static void test_redirect_credentials(void)
         CHECK_EQ_INT(c.script.dials, cases[i].dials);
         CHECK(strstr(said(), cases[i].dialled) != NULL);
         CHECK_EQ_INT(count(said(), "Bearer secret"), cases[i].told);
-        CHECK(strstr(cci_http_url(c.r), "/b") != NULL);
+        CHECK_EQ_STR(c.r->url.target, "/b");
         end();
         cci_mem_free(text);
     }
@@ -650,6 +652,121 @@ static void test_room(void)
     end();
 }
 
+/* ---- Threads ------------------------------------------------------------------------------------------------- */
+
+/* A server that answers every request at once, and hangs up on every seventh. */
+struct crowd {
+    struct cci_mutex mutex;
+    unsigned open, most, asked; /* under the mutex */
+    struct cci_http *http;
+    unsigned failed; /* under the mutex */
+};
+
+struct crowd_conn {
+    struct cci_conn conn;
+    struct crowd *crowd;
+    size_t left; /* of the answer */
+};
+
+static cc_error_code crowd_read(struct cci_conn *conn, void *buf, size_t n, size_t *got, const struct cci_wait *wait,
+                                cc_error *err)
+{
+    struct crowd_conn *cc = (struct crowd_conn *)conn;
+    (void)wait;
+    (void)err;
+    *got = CCI_MIN(n, cc->left);
+    memcpy(buf, OK_HELLO + sizeof(OK_HELLO) - 1 - cc->left, *got);
+    cc->left -= *got;
+    return CC_OK;
+}
+
+static cc_error_code crowd_write(struct cci_conn *conn, const void *buf, size_t n, const struct cci_wait *wait,
+                                 cc_error *err)
+{
+    struct crowd_conn *cc = (struct crowd_conn *)conn;
+    (void)buf;
+    (void)n;
+    (void)wait;
+    (void)err;
+    cci_mutex_lock(&cc->crowd->mutex);
+    cc->left = ++cc->crowd->asked % 7 ? sizeof(OK_HELLO) - 1 : 0;
+    cci_mutex_unlock(&cc->crowd->mutex);
+    return CC_OK;
+}
+
+static bool crowd_quiet(struct cci_conn *conn)
+{
+    return ((struct crowd_conn *)conn)->left == 0;
+}
+
+static void crowd_close(struct cci_conn *conn)
+{
+    struct crowd_conn *cc = (struct crowd_conn *)conn;
+    cci_mutex_lock(&cc->crowd->mutex);
+    cc->crowd->open--;
+    cci_mutex_unlock(&cc->crowd->mutex);
+    cci_mem_free(cc);
+}
+
+static cc_error_code crowd_dial(void *ctx, const char *host, uint16_t port, const struct cci_wait *wait,
+                                struct cci_conn **out, cc_error *err)
+{
+    static const struct cci_conn_ops ops = {crowd_read, crowd_write, NULL, crowd_quiet, crowd_close};
+    struct crowd *crowd = ctx;
+    struct crowd_conn *cc = cci_mem_zalloc(1, sizeof(*cc));
+    (void)host;
+    (void)port;
+    (void)wait;
+    if (!cc)
+        return cci_fail_nomem(err);
+    cc->conn.ops = &ops;
+    cc->crowd = crowd;
+    cci_mutex_lock(&crowd->mutex);
+    crowd->open++;
+    crowd->most = CCI_MAX(crowd->most, crowd->open);
+    cci_mutex_unlock(&crowd->mutex);
+    *out = &cc->conn;
+    return CC_OK;
+}
+
+static void crowd_ask(void *ctx)
+{
+    struct crowd *crowd = ctx;
+    for (int i = 0; i < 200; i++) {
+        struct cci_http_request req = {.url = i & 1 ? "http://localhost:1/" : "http://localhost:2/"};
+        struct cci_http_response *r = NULL;
+        struct cci_buf b = {0};
+        cc_error_code code = cci_http_request(crowd->http, &req, &forever, &r, NULL);
+        if (!code)
+            code = cci_http_body_all(r, 5, &b, &forever, NULL);
+        cci_http_finish(r);
+        cci_mutex_lock(&crowd->mutex);
+        crowd->failed += code || b.n != 5;
+        cci_mutex_unlock(&crowd->mutex);
+        cci_buf_free(&b);
+    }
+}
+
+/* Six threads over three connections to two places: never more open than allowed, and every request is answered but
+ * those that met a hang-up on a new connection. */
+static void test_threads(void)
+{
+    struct crowd crowd = {.open = 0};
+    const struct cci_http_options opts = {.dialer = {crowd_dial, &crowd}, .no_proxy = true, .max_connections = 3};
+    struct cci_thread threads[6];
+    cci_mutex_init(&crowd.mutex);
+    CHECK(cci_http_new(&opts, &crowd.http, NULL) == CC_OK);
+    for (size_t i = 0; i < CCI_COUNT(threads); i++)
+        CHECK(cci_thread_new(&threads[i], "ask", crowd_ask, &crowd) == 0);
+    for (size_t i = 0; i < CCI_COUNT(threads); i++)
+        cci_thread_join(&threads[i]);
+    cci_http_free(crowd.http);
+    CHECK_EQ_INT(crowd.open, 0);
+    CHECK(crowd.most <= 3 && crowd.most > 0);
+    CHECK(crowd.asked >= 1200 && crowd.failed <= crowd.asked / 7);
+    cci_mutex_destroy(&crowd.mutex);
+}
+
 /* ---- Memory -------------------------------------------------------------------------------------------------- */
 
 static long allocations_left;
@@ -731,6 +848,7 @@ int main(void)
     RUN(test_secure_refused);
     RUN(test_cancel_and_deadline);
     RUN(test_room);
+    RUN(test_threads);
     RUN(test_out_of_memory);
     return check_done();
 }
