@@ -29,7 +29,7 @@ USER, PASSWORD = "tester", "a pass:word"
 
 
 def run(*command, **options):
-    r = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, timeout=120, **options)
+    r = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, timeout=180, **options)
     if r.returncode:
         raise SystemExit(f"{' '.join(command)}: {r.stdout}{r.stderr}")
     return r.stdout
@@ -99,6 +99,9 @@ class TokenServer:
 
         class Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
             daemon_threads = True
+
+            def handle_error(self, request, client_address):
+                pass  # a client that goes away in the middle is part of the test
 
         self.server = Server(("127.0.0.1", 0), Handler)
         if tls:
@@ -198,6 +201,47 @@ class Registry:
 
     def __exit__(self, *_):
         self.close()
+
+
+# ---- The program that pulls (pull.c) ---------------------------------------------------------------------------------
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+
+def build_pull(folder):
+    """Compiles it, unless the build directory has one that is newer than all sources."""
+    binary = os.path.join(os.environ.get("CC_BUILD", folder), "registry_pull")
+    sources = [os.path.join(d, f) for top in ("src", "guest") for d, _, files in os.walk(os.path.join(ROOT, top))
+               for f in files if f.endswith(".h")] + [os.path.join(ROOT, f) for f in ("cc.h", "tests/registry/pull.c")]
+    if os.path.exists(binary) and os.path.getmtime(binary) > max(map(os.path.getmtime, sources)):
+        return binary
+    run("gcc", "-std=c11", "-g", "-O1", "-Wall", "-Wextra", "-Wno-unused-function", "-fsanitize=address,undefined",
+        "-fno-sanitize-recover=all", "-I" + ROOT, os.path.join(ROOT, "tests/registry/pull.c"), "-o", binary + ".new",
+        "-lpthread", "-l:libbearssl.a")
+    os.replace(binary + ".new", binary)
+    return binary
+
+
+class Puller:
+    """Runs it, each time with a store of a name."""
+
+    def __init__(self, binary, folder):
+        self.binary, self.folder = binary, folder
+        self.home = os.path.join(folder, "home")
+        os.makedirs(self.home, exist_ok=True)
+
+    def store(self, name):
+        return os.path.join(self.folder, "store-" + name)
+
+    def environment(self, env):
+        base = {k: v for k, v in os.environ.items() if "proxy" not in k.lower() and k not in ("DOCKER_CONFIG", "SSL_CERT_FILE")}
+        return dict(base, HOME=self.home, **{k: str(v) for k, v in env.items() if v is not None})
+
+    def __call__(self, store, reference, **env):
+        """(exit code, output)"""
+        r = subprocess.run([self.binary, self.store(store), reference], capture_output=True, text=True, errors="replace",
+                           env=self.environment(env), stdin=subprocess.DEVNULL, timeout=100)
+        return r.returncode, r.stdout + r.stderr
 
 
 # ---- Image layouts ------------------------------------------------------------------------------------------------
