@@ -187,7 +187,7 @@ static void test_bad_heads(void)
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n",
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: identity\r\n\r\nhello",
-        "HTTP/1.1 101 Switching\r\nUpgrade: h2c\r\n\r\n",
+        "HTTP/1.1 101 Switching\r\nUpgrade: h2c\r\n\r\n" OK_HELLO,
         "HTTP/1.1 206 Partial\r\nContent-Range: bytes 0-4/9\r\nContent-Length: 5\r\n\r\nhello",
     };
     for (size_t i = 0; i < CCI_COUNT(texts); i++) {
@@ -208,6 +208,7 @@ static void test_bad_bodies(void)
     } cases[] = {
         {"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhell", true},
         {"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", true},
+        {"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhe\1llo", true}, /* the connection itself fails there */
         {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", true},
         {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhel", true},
         {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello", true},
@@ -323,6 +324,13 @@ static void test_no_reuse(void)
         CHECK_EQ_STR(c.body, "hello");
         end();
     }
+    /* What was sent out of turn is still in the connection. */
+    begin(firsts + 2, 1);
+    c.script.piece = sizeof(OK_HELLO) - 1;
+    CHECK_OK(get("http://localhost/"), c.err);
+    CHECK_EQ_INT(get("http://localhost/"), CC_ERR_NETWORK);
+    CHECK_EQ_STR(c.err.message, "nobody answers any more");
+    end();
     /* HTTP/1.0 with keep-alive, and other places. */
     const char *const texts[] = {"HTTP/1.0 200 OK\r\nConnection: Keep-Alive\r\nContent-Length: 0\r\n\r\n\1" OK_HELLO,
                                  OK_HELLO, OK_HELLO};
@@ -348,6 +356,19 @@ static void test_replay(void)
     CHECK_EQ_INT(c.script.dials, 2);
     CHECK_EQ_STR(said(), "[dial localhost 80]" GET("/1", "localhost") "\r\n" GET("/2", "localhost")
                          "\r\n[dial localhost 80]" GET("/2", "localhost") "\r\n");
+    end();
+
+    /* Both kept ones are gone: the second try is not made on the other of them. */
+    static const char *const both[] = {OK_HELLO, OK_HELLO, OK_HELLO};
+    const struct cci_http_request req = {.url = "http://localhost/1"};
+    struct cci_http_response *other;
+    begin(both, 3);
+    CHECK_OK(ask(&req), c.err);
+    CHECK_OK(cci_http_request(c.http, &req, &forever, &other, &c.err), c.err);
+    cci_http_finish(other);
+    CHECK_OK(get("http://localhost/2"), c.err); /* gives the first back and takes it */
+    CHECK_EQ_INT(c.script.dials, 3);
+    CHECK_EQ_INT(cci_http_status(c.r), 200);
     end();
 
     static const char *const dead[] = {OK_HELLO, "", OK_HELLO};
@@ -455,6 +476,21 @@ static void test_redirect_credentials(void)
     CHECK_OK(ask(&req), c.err);
     CHECK_EQ_INT(count(said(), "Bearer secret"), 1);
     CHECK_EQ_INT(count(said(), "Host: a.example"), 2);
+    end();
+    /* From one to another, and on within the other. */
+    static const char *const on[] = {REDIRECT("https://b.example/"), REDIRECT("/x") "\1" OK_HELLO};
+    begin(on, 2);
+    CHECK_OK(ask(&req), c.err);
+    CHECK_EQ_INT(count(said(), "Bearer secret"), 1);
+    CHECK_EQ_INT(count(said(), "Host: b.example"), 2);
+    end();
+    /* The same host and port, but another scheme. */
+    static const char *const up[] = {REDIRECT("https://localhost:5000/"), OK_HELLO};
+    const struct cci_http_request plain = {.url = "http://localhost:5000/a", .authorization = "Bearer secret"};
+    begin(up, 2);
+    CHECK_OK(ask(&plain), c.err);
+    CHECK_EQ_INT(count(said(), "Bearer secret"), 1);
+    CHECK_EQ_INT(count(said(), "Host: localhost:5000"), 2);
     end();
 }
 
