@@ -65,21 +65,28 @@ static cc_error_code cci_export_begin(struct cci_export *x, cc_error *err)
     return code;
 }
 
-static void cci_export_unlink(const struct cci_export *x, const char *name)
+/* Without the allocator, so that it works when memory was what failed. */
+static void cci_export_unlink(const char *dir, const char *name)
 {
-    char *path = cci_mem_printf("%s/%s", x->dir, name);
-    if (path && cci_os_unlink(path) == -EISDIR)
+    char path[4096];
+    int n = snprintf(path, sizeof(path), "%s/%s", dir, name);
+    if (n > 0 && (size_t)n < sizeof(path) && cci_os_unlink(path) == -EISDIR)
         (void)cci_os_rmdir(path);
-    cci_mem_free(path);
+}
+
+static int cci_export_unlink_blob(void *ctx, const char *name)
+{
+    cci_export_unlink(ctx, name);
+    return 0;
 }
 
 /* Removes what was written. The directory was empty, so all that is there is ours. */
-static void cci_export_undo(const struct cci_export *x)
+static void cci_export_undo(struct cci_export *x)
 {
-    static const char *const names[] = {"index.json", "oci-layout", "blobs"};
-    (void)cci_store_remove_dir(x->blobs);
+    static const char *const names[] = {"index.json", "oci-layout", "blobs/sha256", "blobs"};
+    (void)cci_os_read_dir(x->blobs, cci_export_unlink_blob, x->blobs);
     for (size_t i = 0; i < CCI_COUNT(names); i++)
-        cci_export_unlink(x, names[i]);
+        cci_export_unlink(x->dir, names[i]);
     if (x->made)
         (void)cci_os_rmdir(x->dir);
 }

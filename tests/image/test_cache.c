@@ -11,6 +11,7 @@
 #include <sys/file.h>
 
 #include "../../src/image/cached.h"
+#include "../../src/image/export.h"
 #include "../../src/image/load_dir.h"
 #include "../../src/image/prune.h"
 #include "../check.h"
@@ -276,6 +277,61 @@ static void test_no_memory(void)
     CHECK(opens("docker.io/test/memory:1"));
 }
 
+/* A tree is loaded, remembered and exported with n allocations that succeed, for every n. */
+static void test_load_and_export_without_memory(void)
+{
+    char dir[300], out[320], link_path[320];
+    struct cci_platform host = cci_platform_host();
+    int fds = count_fds();
+    bool done = false;
+    (void)snprintf(dir, sizeof(dir), "%s/tree-all", store_dir);
+    (void)snprintf(out, sizeof(out), "%s/exported", store_dir);
+    (void)snprintf(link_path, sizeof(link_path), "%s/another", dir);
+    cci_image_free(load_tree("all", NULL));
+    (void)snprintf(out, sizeof(out), "%s/file", dir);
+    CHECK(link(out, link_path) == 0);
+    (void)snprintf(out, sizeof(out), "%s/exported", store_dir);
+    for (size_t n = 0; !done; n++) {
+        struct cci_image *image = NULL;
+        prune();
+        cci_mem_hook.realloc_fn = few;
+        allowed = n;
+        bool ok = cci_image_load_dir(store, dir, NULL, &forever, &image, NULL) == CC_OK &&
+                  cci_strings_add(&image->names, "docker.io/test/all:1") &&
+                  cci_cache_remember(image, &host, NULL) == CC_OK;
+        done = ok && cci_image_export(image, out, &forever, NULL) == CC_OK;
+        cci_mem_hook.realloc_fn = cci_mem_default_alloc;
+        cci_image_free(image);
+        if (ok)
+            CHECK_OK(cci_cache_remove(store, "test/all:1", &err), err);
+        CHECK((access(out, F_OK) == 0) == done);
+        CHECK(n < 10000);
+    }
+    CHECK_EQ_INT(count_fds(), fds);
+    CHECK_EQ_INT(store_dir_count("exported/blobs/sha256"), 3);
+    struct cci_store *next; /* whoever opens the cache next sweeps up what could not be removed without memory */
+    CHECK_OK(cci_store_open(store_dir, &next, &err), err);
+    cci_store_close(next);
+    CHECK_EQ_INT(store_dir_count("tmp"), 0);
+}
+
+static void test_cancelled(void)
+{
+    struct cci_cancel *cancel = cci_cancel_new();
+    struct cci_image *image = load_tree("cancelled", NULL), *again;
+    struct cci_wait wait = {CCI_FOREVER, cancel}, late = {1, NULL};
+    char dir[300], out[300];
+    (void)snprintf(dir, sizeof(dir), "%s/tree-cancelled", store_dir);
+    (void)snprintf(out, sizeof(out), "%s/cancelled", store_dir);
+    CHECK_EQ_INT(cci_image_load_dir(store, dir, NULL, &late, &again, NULL), CC_ERR_TIMEOUT);
+    cci_cancel_fire(cancel);
+    CHECK_EQ_INT(cci_image_load_dir(store, dir, NULL, &wait, &again, NULL), CC_ERR_CANCELLED);
+    CHECK_EQ_INT(cci_image_export(image, out, &wait, NULL), CC_ERR_CANCELLED);
+    CHECK(access(out, F_OK) != 0);
+    cci_cancel_unref(cancel);
+    cci_image_free(image);
+}
+
 int main(void)
 {
     store_dir_make();
@@ -291,6 +347,8 @@ int main(void)
     RUN(test_strange_files);
     RUN(test_prune_beside_loads);
     RUN(test_no_memory);
+    RUN(test_load_and_export_without_memory);
+    RUN(test_cancelled);
     cci_store_close(store);
     store_dir_remove();
     return check_done();
