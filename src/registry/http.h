@@ -361,8 +361,8 @@ static cc_error_code cci_http_check_url(const struct cci_http *http, const struc
         return cci_fail(err, CC_ERR_INVALID_ARGUMENT, NULL, "a URL must not have a user and password in it");
     if (!u->secure && !http->allow_plain && !cci_url_is_loopback(u->host))
         return cci_fail(err, CC_ERR_INVALID_ARGUMENT, NULL,
-                        "plain http is for this machine only, as anybody on the way can read and change it; use https, or "
-                        "allow it for this registry");
+                        "plain http is for this machine only, as anybody on the way can read and change it; use https, "
+                        "or allow it for this registry");
     return CC_OK;
 }
 
@@ -378,7 +378,8 @@ static cc_error_code cci_http_follow(const struct cci_http_response *r, struct c
 {
     cc_error_code code = cci_url_resolve(&r->url, cci_http_field(r, "location", 0), next, err);
     if (!code && r->url.secure && !next->secure)
-        code = cci_fail(err, CC_ERR_NETWORK, NULL, "it redirects from https to http, where anybody could change the data");
+        code = cci_fail(err, CC_ERR_NETWORK, NULL,
+                        "it redirects from https to http, where anybody could change the data");
     if (!code)
         code = cci_http_check_url(r->http, next, err);
     if (!code)

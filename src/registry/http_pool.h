@@ -7,14 +7,15 @@
  * until another request has ended. So a thread must not hold `max` responses and ask for one more.
  *
  * A server closes idle connections when it likes, also while a request is on its way. Links that were idle for long,
- * or that are readable (the server closed, or spoke unasked), are not used again; the rest of that race is replayed (http.h).
+ * or that are readable (the server closed, or spoke unasked), are not used again; the rest of that race is replayed
+ * (http.h).
  */
 #ifndef CCI_REGISTRY_HTTP_POOL_H
 #define CCI_REGISTRY_HTTP_POOL_H
 
 #include "http_reader.h"
 
-#define CCI_HTTP_MAX_IDLE_NS ((uint64_t)30 * 1000000000u) /* idle links are kept this long; servers keep them a minute */
+#define CCI_HTTP_MAX_IDLE_NS ((uint64_t)30 * 1000000000u) /* how long idle links are kept */
 
 struct cci_http_link {
     struct cci_http_link *next;    /* the next in the list of idle ones: the one used last comes first */

@@ -41,12 +41,13 @@ static struct cci_wait cci_http_shorter(const struct cci_wait *wait, uint64_t ns
 
 /* What a shortened wait ended with, in the caller's terms: its time-out is the peer's fault unless it was the
  * caller's own deadline. */
-static cc_error_code cci_http_shorter_end(cc_error_code code, const struct cci_wait *wait, const struct cci_wait *shorter,
-                                          uint64_t ns, const char *what, cc_error *err)
+static cc_error_code cci_http_shorter_end(cc_error_code code, const struct cci_wait *wait,
+                                          const struct cci_wait *shorter, uint64_t ns, const char *what, cc_error *err)
 {
     if (code != CC_ERR_TIMEOUT || shorter->deadline == wait->deadline)
         return code;
-    return cci_fail(err, CC_ERR_NETWORK, NULL, "%s for %llu s", what, (unsigned long long)((ns + 999999999u) / 1000000000u));
+    return cci_fail(err, CC_ERR_NETWORK, NULL, "%s for %llu s", what,
+                    (unsigned long long)((ns + 999999999u) / 1000000000u));
 }
 
 /* Reads from the connection itself. */

@@ -8,8 +8,8 @@
  *                               name:port     that port only;   *   everything
  *
  * Lower-case names count before upper-case ones, as everywhere. HTTP_PROXY is not believed in a CGI program, where
- * a request can set it ("httpoxy"). Loopback is never reached through a proxy. https URLs go through a tunnel (CONNECT, RFC
- * 9110 section 9.3.6), so the proxy sees the host's name and nothing else.
+ * a request can set it ("httpoxy"). Loopback is never reached through a proxy. https URLs go through a tunnel (CONNECT,
+ * RFC 9110 section 9.3.6), so the proxy sees the host's name and nothing else.
  */
 #ifndef CCI_REGISTRY_PROXY_H
 #define CCI_REGISTRY_PROXY_H
