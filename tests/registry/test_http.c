@@ -123,7 +123,7 @@ static void test_framings(void)
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 9\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
         "HTTP/1.1 200 OK\r\nX: y\r\n\r\nhello",
         "HTTP/1.0 200 OK\r\nX: folded\r\n over\r\n\t lines\r\n\r\nhello",
-        "HTTP/1.1 103 Early\r\nLink: x\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n" OK_HELLO};
+        ("HTTP/1.1 103 Early\r\nLink: x\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n" OK_HELLO)};
     for (size_t piece = 0; piece < 8; piece++) {
         for (size_t i = 0; i < CCI_COUNT(texts); i++) {
             begin(texts + i, 1);
@@ -187,7 +187,7 @@ static void test_bad_heads(void)
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n",
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: identity\r\n\r\nhello",
-        "HTTP/1.1 101 Switching\r\nUpgrade: h2c\r\n\r\n" OK_HELLO,
+        ("HTTP/1.1 101 Switching\r\nUpgrade: h2c\r\n\r\n" OK_HELLO),
         "HTTP/1.1 206 Partial\r\nContent-Range: bytes 0-4/9\r\nContent-Length: 5\r\n\r\nhello",
     };
     for (size_t i = 0; i < CCI_COUNT(texts); i++) {
@@ -332,7 +332,7 @@ static void test_no_reuse(void)
     CHECK_EQ_STR(c.err.message, "nobody answers any more");
     end();
     /* HTTP/1.0 with keep-alive, and other places. */
-    const char *const texts[] = {"HTTP/1.0 200 OK\r\nConnection: Keep-Alive\r\nContent-Length: 0\r\n\r\n\1" OK_HELLO,
+    const char *const texts[] = {("HTTP/1.0 200 OK\r\nConnection: Keep-Alive\r\nContent-Length: 0\r\n\r\n\1" OK_HELLO),
                                  OK_HELLO, OK_HELLO};
     begin(texts, 3);
     CHECK_OK(get("http://localhost/"), c.err);
@@ -711,7 +711,7 @@ static cc_error_code crowd_read(struct cci_conn *conn, void *buf, size_t n, size
     (void)wait;
     (void)err;
     *got = CCI_MIN(n, cc->left);
-    memcpy(buf, OK_HELLO + sizeof(OK_HELLO) - 1 - cc->left, *got);
+    memcpy(buf, &OK_HELLO[sizeof(OK_HELLO) - 1 - cc->left], *got);
     cc->left -= *got;
     return CC_OK;
 }
