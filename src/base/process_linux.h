@@ -3,13 +3,13 @@
  *
  * The program is started by posix_spawnp (which libc declares unconditionally), without a shell: its name is looked up
  * in PATH and its arguments arrive as they are. It gets the caller's environment, its standard error, no signal
- * blocked, and no descriptor but 0, 1 and 2, as all of ours are close-on-exec. Its input is a file in memory and no pipe:
- * one that does not read it cannot block us, nor raise SIGPIPE.
+ * blocked, and no descriptor but 0, 1 and 2, as all of ours are close-on-exec. Its input is a file in memory and no
+ * pipe: one that does not read it cannot block us, nor raise SIGPIPE.
  *
  * The caller's program may have its own way with SIGCHLD and take the exit status before we can (or ignore the signal,
- * so that there is none): then the status is unknown, which is told as -1. The end itself is seen through a pidfd, which
- * nobody can take away. A program that is still running at the deadline, that says more than it may, or whose caller
- * was cancelled, is killed.
+ * so that there is none): then the status is unknown, which is told as -1. The end itself is seen through a pidfd,
+ * which nobody can take away. A program that is still running at the deadline, that says more than it may, or whose
+ * caller was cancelled, is killed.
  */
 #ifndef CCI_BASE_PROCESS_LINUX_H
 #define CCI_BASE_PROCESS_LINUX_H

@@ -38,8 +38,8 @@ static cc_error_code cci_blob_lock(const struct cci_store *s, enum cci_os_lock h
     return code;
 }
 
-/* Reads a whole file into *out, of at most `max` bytes: 0, -EFBIG when it is larger or no file, or another error number.
- * `flags` may have CCI_OS_NOFOLLOW. */
+/* Reads a whole file into *out, of at most `max` bytes: 0, -EFBIG when it is larger or no file, or another error
+ * number. `flags` may have CCI_OS_NOFOLLOW. */
 static int cci_blob_read_file(const char *path, int flags, size_t max, struct cci_buf *out)
 {
     struct cci_os_stat st;

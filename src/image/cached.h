@@ -56,7 +56,8 @@ static cc_error_code cci_cached_parse(struct cci_manifest *m, const struct cci_b
 
 /* Opens the image of a manifest: *out when *state stays as it was. */
 static cc_error_code cci_cached_image(struct cci_store *s, struct cci_buf *manifest_text, const struct cci_manifest *m,
-                                      const struct cci_platform *want, struct cci_image **out, enum cci_cached *state, cc_error *err)
+                                      const struct cci_platform *want, struct cci_image **out, enum cci_cached *state,
+                                      cc_error *err)
 {
     struct cci_buf config_text;
     struct cci_image_config config;

@@ -10,8 +10,8 @@
  *            scope and an end; one that ends soon is fetched anew before it is used.
  *
  * Credentials come from the caller or, when first asked for, from Docker's configuration (docker_config.h). The
- * workers of a pull share one cci_auth. Its mutex is held while a token is fetched, so the others wait for it and do not
- * fetch their own; their deadline and cancel token are the same, so nobody waits longer than it may.
+ * workers of a pull share one cci_auth. Its mutex is held while a token is fetched, so the others wait for it and do
+ * not fetch their own; their deadline and cancel token are the same, so nobody waits longer than it may.
  */
 #ifndef CCI_REGISTRY_AUTH_H
 #define CCI_REGISTRY_AUTH_H
@@ -170,8 +170,7 @@ static bool cci_auth_token_request(const struct cci_auth *a, struct cci_buf *url
                cci_auth_put_scope(a, form, true) && cci_buf_str(form, "&refresh_token=") &&
                cci_auth_encode(form, a->creds.identity_token);
     return ok && cci_buf_str(url, strchr(a->challenge.realm, '?') ? "&" : "?") && cci_auth_put_scope(a, url, false) &&
-           (!a->creds.username ||
-            (cci_buf_str(url, "&account=") && cci_auth_encode(url, a->creds.username))) &&
+           (!a->creds.username || (cci_buf_str(url, "&account=") && cci_auth_encode(url, a->creds.username))) &&
            cci_buf_add(url, "", 1);
 }
 
@@ -283,8 +282,8 @@ static cc_error_code cci_auth_meet(struct cci_auth *a, const struct cci_wait *wa
 }
 
 /*
- * The registry answered 401 to a request with header number `serial`. CC_OK: send it again, there is something better to
- * say now. `refused` is set when this request was answered so before.
+ * The registry answered 401 to a request with header number `serial`. CC_OK: send it again, there is something better
+ * to say now. `refused` is set when this request was answered so before.
  */
 static cc_error_code cci_auth_answer(struct cci_auth *a, const struct cci_http_response *resp, unsigned serial,
                                      bool refused, const struct cci_wait *wait, cc_error *err)

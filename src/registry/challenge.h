@@ -6,8 +6,8 @@
  *
  * A field holds a list of challenges, each a scheme with parameters or one token68, all separated by commas: whether a
  * comma begins a parameter or a challenge shows only behind the word that follows it. Of what there is, Bearer counts
- * before Basic (RFC 6750, distribution specification "token authentication"); other schemes are passed over. The text is
- * the server's, so hostile: it is bounded by the HTTP client, and what does not parse ends the list.
+ * before Basic (RFC 6750, distribution specification "token authentication"); other schemes are passed over. The text
+ * is the server's, so hostile: it is bounded by the HTTP client, and what does not parse ends the list.
  */
 #ifndef CCI_REGISTRY_CHALLENGE_H
 #define CCI_REGISTRY_CHALLENGE_H

@@ -4,8 +4,8 @@
  *     {GET|HEAD} https://<host>/v2/<repository>/manifests/<tag or digest>
  *     GET        https://<host>/v2/<repository>/blobs/<digest>
  *
- * A request is sent again, a bounded number of times: after 401, with an answer to the challenge (auth.h); after 429 and
- * 503, when Retry-After says; after other 5xx and after a broken connection, with rising pauses. A connection that
+ * A request is sent again, a bounded number of times: after 401, with an answer to the challenge (auth.h); after 429
+ * and 503, when Retry-After says; after other 5xx and after a broken connection, with rising pauses. A connection that
  * never worked is not tried again: what is wrong there (a name, a certificate) does not mend itself in seconds. Every
  * pause ends with the deadline or the cancel token. Each refusal has its own message, with what the registry said.
  *
@@ -27,7 +27,7 @@ struct cci_registry_client {
     const struct cci_name *name;
     const struct cci_wait *wait;
     struct cci_auth auth;
-    bool may_plain;      /* http is allowed for this host */
+    bool may_plain; /* http is allowed for this host */
     struct cci_mutex mutex;
     bool plain, reached; /* under the mutex: by http; it answered once */
 };
@@ -41,9 +41,9 @@ struct cci_registry_call {
     uint64_t from;      /* first byte wanted */
 };
 
-static cc_error_code cci_registry_init(struct cci_registry_client *r, struct cci_http *http, const struct cci_name *name,
-                                       bool allow_plain, const char *username, const char *password,
-                                       const struct cci_wait *wait, cc_error *err)
+static cc_error_code cci_registry_init(struct cci_registry_client *r, struct cci_http *http,
+                                       const struct cci_name *name, bool allow_plain, const char *username,
+                                       const char *password, const struct cci_wait *wait, cc_error *err)
 {
     memset(r, 0, sizeof(*r));
     r->http = http;
@@ -126,25 +126,35 @@ static cc_error_code cci_registry_refused(const struct cci_registry_client *r, c
     cci_registry_reason(&body, why, sizeof(why));
     cci_buf_free(&body);
     if (status == 403)
-        return cci_fail(err, CC_ERR_NETWORK, name, "the registry %s denies access to %s (403)%s: this user may not "
-                        "read it", host, r->name->repository, why);
+        return cci_fail(err, CC_ERR_NETWORK, name,
+                        "the registry %s denies access to %s (403)%s: this user may not "
+                        "read it",
+                        host, r->name->repository, why);
     if (status == 404 && blob)
-        return cci_fail(err, CC_ERR_NETWORK, name, "the registry %s does not have the blob %s, which the image's "
-                        "manifest lists (404)%s", host, call->what, why);
+        return cci_fail(err, CC_ERR_NETWORK, name,
+                        "the registry %s does not have the blob %s, which the image's "
+                        "manifest lists (404)%s",
+                        host, call->what, why);
     if (status == 404)
-        return cci_fail(err, CC_ERR_NETWORK, name, "there is no image %s in the registry %s (404)%s: check its name "
-                        "and tag", name, host, why);
+        return cci_fail(err, CC_ERR_NETWORK, name,
+                        "there is no image %s in the registry %s (404)%s: check its name "
+                        "and tag",
+                        name, host, why);
     if (status == 429) {
         uint64_t after = cci_registry_retry_after(resp);
         char when[60] = "later";
         if (after)
             (void)snprintf(when, sizeof(when), "in %llu s", (unsigned long long)after);
-        return cci_fail(err, CC_ERR_NETWORK, name, "the registry %s limits how often it is asked (429)%s: try again "
-                        "%s, or log in", host, why, when);
+        return cci_fail(err, CC_ERR_NETWORK, name,
+                        "the registry %s limits how often it is asked (429)%s: try again "
+                        "%s, or log in",
+                        host, why, when);
     }
     if (status >= 500)
-        return cci_fail(err, CC_ERR_NETWORK, name, "the registry %s has failed (%d), also when asked again%s: try "
-                        "again later", host, status, why);
+        return cci_fail(err, CC_ERR_NETWORK, name,
+                        "the registry %s has failed (%d), also when asked again%s: try "
+                        "again later",
+                        host, status, why);
     return cci_fail(err, CC_ERR_NETWORK, name, "the registry %s answers with status %d%s", host, status, why);
 }
 
@@ -191,8 +201,8 @@ static cc_error_code cci_registry_send(struct cci_registry_client *r, const stru
 }
 
 /* Sends a request, by http where https fails and http may be tried. */
-static cc_error_code cci_registry_try(struct cci_registry_client *r, const struct cci_registry_call *call, unsigned *serial,
-                                      struct cci_http_response **resp, cc_error *err)
+static cc_error_code cci_registry_try(struct cci_registry_client *r, const struct cci_registry_call *call,
+                                      unsigned *serial, struct cci_http_response **resp, cc_error *err)
 {
     bool reached, plain = cci_registry_is_plain(r, &reached);
     cc_error first;

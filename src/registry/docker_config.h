@@ -12,9 +12,9 @@
  * secret is an identity token, to be exchanged for access tokens (auth.h).
  *
  * Keys in auths are host names, or, older, URLs; Docker Hub is https://index.docker.io/v1/ to all of them. The file and
- * what helpers say is parsed as untrusted: it is bounded, and a helper's name is a plain word, so that it cannot lead to
- * a program elsewhere. A file that is not there is no credentials; one that is damaged is an error, as silently going
- * on without credentials would only give a puzzling refusal later.
+ * what helpers say is parsed as untrusted: it is bounded, and a helper's name is a plain word, so that it cannot lead
+ * to a program elsewhere. A file that is not there is no credentials; one that is damaged is an error, as silently
+ * going on without credentials would only give a puzzling refusal later.
  */
 #ifndef CCI_REGISTRY_DOCKER_CONFIG_H
 #define CCI_REGISTRY_DOCKER_CONFIG_H
@@ -25,7 +25,8 @@
 
 #define CCI_DOCKER_MAX_FILE ((size_t)4 << 20)
 #define CCI_DOCKER_MAX_ANSWER ((size_t)64 << 10) /* bytes of a helper's output */
-#define CCI_DOCKER_HELPER_TIME ((uint64_t)30 * 1000000000u) /* a helper may have to unlock something, but not for ever */
+#define CCI_DOCKER_HELPER_TIME                                                                                         \
+    ((uint64_t)30 * 1000000000u) /* a helper may have to unlock something, but not for ever */
 #define CCI_DOCKER_HUB_KEY "https://index.docker.io/v1/"
 
 /* How to prove who we are; all NULL is anonymous. */
@@ -36,7 +37,7 @@ struct cci_credentials {
 
 /* Where a registry's credentials are to be had. */
 struct cci_docker_hit {
-    char *helper;                /* ask docker-credential-<helper>; or NULL */
+    char *helper;                 /* ask docker-credential-<helper>; or NULL */
     struct cci_credentials creds; /* else these */
 };
 
@@ -153,9 +154,10 @@ static cc_error_code cci_docker_basic(const char *text, const char *registry, st
     while (colon && n && plain.p[n - 1] == '\0')
         n--;
     if (!colon || memchr(plain.p, '\0', n)) {
-        code = plain.failed ? cci_fail_nomem(err)
-                            : cci_fail(err, CC_ERR_IO, NULL,
-                                       "the entry for %s has an \"auth\" that is not base64 of user:password", registry);
+        code = plain.failed
+                   ? cci_fail_nomem(err)
+                   : cci_fail(err, CC_ERR_IO, NULL,
+                              "the entry for %s has an \"auth\" that is not base64 of user:password", registry);
     } else {
         size_t user = (size_t)(colon - plain.p);
         c->username = cci_mem_strndup((const char *)plain.p, user);
@@ -199,8 +201,7 @@ static cc_error_code cci_docker_lookup(const void *text, size_t n, const char *r
     if (code)
         return code;
     const struct cci_json_value *root = cci_json_root(&doc);
-    const char *helper =
-        cci_json_text(&doc, cci_docker_find(&doc, cci_json_get(&doc, root, "credHelpers"), registry));
+    const char *helper = cci_json_text(&doc, cci_docker_find(&doc, cci_json_get(&doc, root, "credHelpers"), registry));
     if (!helper)
         helper = cci_json_text(&doc, cci_json_get(&doc, root, "credsStore"));
     if (root->type != CCI_JSON_OBJECT) {
@@ -212,8 +213,7 @@ static cc_error_code cci_docker_lookup(const void *text, size_t n, const char *r
             hit->helper = cci_mem_strdup(helper);
             code = hit->helper ? CC_OK : cci_fail_nomem(err);
         }
-        const struct cci_json_value *entry =
-            cci_docker_find(&doc, cci_json_get(&doc, root, "auths"), registry);
+        const struct cci_json_value *entry = cci_docker_find(&doc, cci_json_get(&doc, root, "auths"), registry);
         if (!code && entry)
             code = cci_docker_entry(&doc, entry, registry, &hit->creds, err);
     }

@@ -30,9 +30,9 @@ struct cci_fetch {
     struct cci_progress *progress;
     size_t index; /* among the blobs of the pull */
     const struct cci_import_spec *spec;
-    char *path;   /* partial/<hex> */
-    cci_fd fd;    /* it, locked */
-    uint64_t at;  /* bytes of the blob that are in it, and in the import */
+    char *path;  /* partial/<hex> */
+    cci_fd fd;   /* it, locked */
+    uint64_t at; /* bytes of the blob that are in it, and in the import */
     struct cci_import *import;
     uint8_t *chunk;
 };

@@ -17,9 +17,9 @@
 #define CCI_NAME_MAX_DOMAIN 255
 
 struct cci_name {
-    char full[CCI_REFERENCE_MAX + 80]; /* domain/repository:tag[@digest]; the name of the image in the store */
+    char full[CCI_REFERENCE_MAX + 80];    /* domain/repository:tag[@digest]; the name of the image in the store */
     char domain[CCI_NAME_MAX_DOMAIN + 1]; /* "docker.io", "host:5000" */
-    char host[CCI_NAME_MAX_DOMAIN + 1]; /* where to connect: the domain, but for Docker Hub */
+    char host[CCI_NAME_MAX_DOMAIN + 1];   /* where to connect: the domain, but for Docker Hub */
     char repository[CCI_NAME_MAX_REPOSITORY + 1];
     char tag[CCI_NAME_MAX_TAG + 1]; /* "" when there is a digest and no tag */
     bool has_digest;
@@ -82,7 +82,8 @@ static bool cci_name_port(const char *p, size_t n)
     return n > 0 && port > 0 && port < 65536;
 }
 
-/* A host name, an IPv4 address or an IPv6 address in brackets; with a port or without. *host is the length before it. */
+/* A host name, an IPv4 address or an IPv6 address in brackets; with a port or without. *host is the length before it.
+ */
 static bool cci_name_domain(const char *p, size_t n, size_t *host)
 {
     if (n == 0 || n > CCI_NAME_MAX_DOMAIN)

@@ -2,8 +2,8 @@
  * registry/progress.h - how far a pull is, told to the caller.
  *
  * Workers count bytes here; the thread that called the pull waits here for them to end, and meanwhile calls the
- * caller's function: so it is called on the caller's own thread, never by two at once, and never with a lock held. It is
- * called when something has changed, at most every 50 ms, and once more at the end of a pull that succeeded, with
+ * caller's function: so it is called on the caller's own thread, never by two at once, and never with a lock held. It
+ * is called when something has changed, at most every 50 ms, and once more at the end of a pull that succeeded, with
  * everything there. A pull that has no such function waits just as well.
  *
  * The speed is that of the last seconds: an average in which what was a time constant ago counts a third. Bytes that

@@ -28,8 +28,8 @@ static void test_challenge(void)
     is("Bearer realm=\"https://a/t\",service=\"s\",scope=\"repository:a/b:pull,push\"", NULL, CCI_CHALLENGE_BEARER,
        "https://a/t", "s", "repository:a/b:pull,push");
     is("bEARER  Realm = x , SERVICE=y", NULL, CCI_CHALLENGE_BEARER, "x", "y", "");
-    is("Basic realm=\"a \\\"quoted\\\" \\\\ realm\", charset=\"UTF-8\"", NULL, CCI_CHALLENGE_BASIC, "a \"quoted\" \\ realm",
-       "", "");
+    is("Basic realm=\"a \\\"quoted\\\" \\\\ realm\", charset=\"UTF-8\"", NULL, CCI_CHALLENGE_BASIC,
+       "a \"quoted\" \\ realm", "", "");
     is("Basic", NULL, CCI_CHALLENGE_BASIC, "", "", "");
     /* Several in one field, and in several fields: Bearer counts. */
     is("Basic realm=\"b\", Bearer realm=\"t\", service=\"s\"", NULL, CCI_CHALLENGE_BEARER, "t", "s", "");
@@ -118,7 +118,8 @@ static void test_token_request(void)
     CHECK_OK(cci_auth_init(&a, NULL, &name, NULL, NULL, &err), err);
     a.challenge = parsed("Bearer realm=\"https://t/x\",service=\"reg & co\"", NULL);
     request_is(&a, "https://t/x?service=reg%20%26%20co&scope=repository%3Ateam%2Fapp%3Apull", NULL);
-    a.challenge = parsed("Bearer realm=\"https://t/x?y=1\",service=\"s\",scope=\"repository:a:pull repository:b:pull\"", NULL);
+    a.challenge =
+        parsed("Bearer realm=\"https://t/x?y=1\",service=\"s\",scope=\"repository:a:pull repository:b:pull\"", NULL);
     request_is(&a, "https://t/x?y=1&service=s&scope=repository%3Aa%3Apull&scope=repository%3Ab%3Apull", NULL);
     a.creds.identity_token = cci_mem_strdup("t=/+k");
     request_is(&a, "https://t/x?y=1",
@@ -155,7 +156,8 @@ static void test_names(void)
 {
     name_is("alpine", "docker.io/library/alpine:latest", "registry-1.docker.io", "library/alpine", "latest", false);
     name_is("user/app:1", "docker.io/user/app:1", "registry-1.docker.io", "user/app", "1", false);
-    name_is("docker.io/alpine", "docker.io/library/alpine:latest", "registry-1.docker.io", "library/alpine", "latest", false);
+    name_is("docker.io/alpine", "docker.io/library/alpine:latest", "registry-1.docker.io", "library/alpine", "latest",
+            false);
     name_is("index.docker.io/a/b", "docker.io/a/b:latest", "registry-1.docker.io", "a/b", "latest", false);
     name_is("ghcr.io/org/img@" DIGEST, "ghcr.io/org/img@" DIGEST, "ghcr.io", "org/img", "", false);
     name_is("ghcr.io/org/img:t@" DIGEST, "ghcr.io/org/img:t@" DIGEST, "ghcr.io", "org/img", "t", false);

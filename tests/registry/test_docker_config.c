@@ -65,15 +65,16 @@ static void test_auths(void)
     check_user("{}", "r.example", NULL, NULL);
     check_user("{\"auths\":[]}", "r.example", NULL, NULL);
     /* A name as it stands counts before one that only means the same host. */
-    check_user("{\"auths\":{\"https://r.example\":{\"auth\":\"YTpi\"},\"r.example\":{\"auth\":\"dTpw\"}}}", "r.example", "u",
-               "p");
+    check_user("{\"auths\":{\"https://r.example\":{\"auth\":\"YTpi\"},\"r.example\":{\"auth\":\"dTpw\"}}}", "r.example",
+               "u", "p");
     /* Padded with NULs, as some tools write it: base64 of "u:p\0\0". */
     check_user("{\"auths\":{\"r.example\":{\"auth\":\"dTpwAAA=\"}}}", "r.example", "u", "p");
 }
 
 static void test_identity_token(void)
 {
-    struct cci_docker_hit hit = lookup("{\"auths\":{\"r.example\":{\"auth\":\"dTpw\",\"identitytoken\":\"tok\"}}}", "r.example");
+    struct cci_docker_hit hit =
+        lookup("{\"auths\":{\"r.example\":{\"auth\":\"dTpw\",\"identitytoken\":\"tok\"}}}", "r.example");
     CHECK_EQ_STR(hit.creds.identity_token, "tok");
     CHECK(!hit.creds.username);
     cci_docker_hit_free(&hit);
@@ -102,7 +103,7 @@ static void test_refused(void)
     refused("{\"credsStore\":\"a b\"}", "no name of a credential helper");
     refused("{\"credsStore\":\".\"}", "no name of a credential helper");
     refused("{\"auths\":{\"r.example\":{\"auth\":\"!!!!\"}}}", "not base64");
-    refused("{\"auths\":{\"r.example\":{\"auth\":\"dTpwd\"}}}", "not base64");  /* 5 digits */
+    refused("{\"auths\":{\"r.example\":{\"auth\":\"dTpwd\"}}}", "not base64"); /* 5 digits */
     refused("{\"auths\":{\"r.example\":{\"auth\":\"bm9jb2xvbg==\"}}}", "not base64 of user:password");
     refused("{\"auths\":{\"r.example\":{\"auth\":\"dQA6cA==\"}}}", "not base64 of user:password"); /* u NUL : p */
 }
@@ -240,7 +241,9 @@ static void test_whole_file(void)
     (void)snprintf(path, sizeof(path), "%s/config.json", folder);
     FILE *f = fopen(path, "w");
     CHECK(f != NULL);
-    CHECK(fputs("{\"credHelpers\":{\"r.example\":\"good\",\"n.example\":\"none\"},\"auths\":{\"n.example\":{\"auth\":\"dTpw\"}}}", f) >= 0);
+    CHECK(fputs("{\"credHelpers\":{\"r.example\":\"good\",\"n.example\":\"none\"},\"auths\":{\"n.example\":{\"auth\":"
+                "\"dTpw\"}}}",
+                f) >= 0);
     CHECK(fclose(f) == 0);
     CHECK_OK(cci_docker_credentials("r.example", &wait, &c, &err), err);
     CHECK_EQ_STR(c.username, "r.example");

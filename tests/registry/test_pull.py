@@ -58,10 +58,11 @@ def left(store):
 
 
 class Cutter:
-    """A plain proxy in front of the registry that cuts connections after so many bytes of a blob, and counts."""
+    """A plain proxy in front of the registry that cuts connections after so many bytes of a blob, and counts; with `hold`
+    it keeps them open and sends nothing more, so that a pull is surely in the middle."""
 
-    def __init__(self, registry, cut_after, times):
-        self.left, self.ranges, self.sent, outer = times, [], 0, self
+    def __init__(self, registry, cut_after, times, hold=False):
+        self.left, self.ranges, self.sent, self.over, outer = times, [], 0, threading.Event(), self
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def log_message(self, *args):
@@ -93,6 +94,8 @@ class Cutter:
                 outer.sent += len(body)
                 try:
                     self.wfile.write(body)
+                    if hold and len(body) == cut_after:
+                        outer.over.wait(100)
                 except OSError:
                     pass
 
@@ -107,6 +110,7 @@ class Cutter:
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
     def close(self):
+        self.over.set()
         self.server.shutdown()
         self.server.server_close()
 
@@ -223,32 +227,37 @@ def test_resume(r, pull, names):
     check("nothing_comes_twice", layers <= cut.sent < layers + (64 << 10), cut.sent)
     cut.close()
     # Killed in the middle: the next pull goes on.
-    code, out = pull("killed", f"{r.address}/test/big:1", KILL_AT=4 << 20, PROGRESS="1")
+    hold = Cutter(r, 3 << 20, 1000, hold=True)
+    code, out = pull("killed", f"{hold.address}/test/big:1", KILL_AT=4 << 20)
     there = os.listdir(os.path.join(pull.store("killed"), "partial"))
     have = sum(os.path.getsize(os.path.join(pull.store("killed"), "partial", f)) for f in there)
-    check("killed", code == -signal.SIGKILL and have > 0, f"{code} {out} {there} {have}")
-    cut = Cutter(r, 0, 0)
+    check("killed", code == -signal.SIGKILL and 4 << 20 <= have <= 6 << 20, f"{code} {out} {there} {have}")
+    before = len(r.requests())
     code, out = pull("killed", f"{r.address}/test/big:1")
-    cut.close()
     check("goes_on_after_a_kill", code == 0 and left(pull.store("killed")) == [], out)
-    r206 = [x for x in r.requests() if x[2] == 206]
-    check("goes_on_by_range", len(r206) >= 1 or have >= layers, f"{have} {r206}")
+    r206 = [x for x in r.requests()[before:] if x[2] == 206]
+    check("goes_on_by_range", len(r206) == 2, r206)
     # What was left on the disk is wrong: fetched again.
-    pull("wrong", f"{r.address}/test/big:1", KILL_AT=2 << 20)
+    pull("wrong", f"{hold.address}/test/big:1", KILL_AT=4 << 20)
+    hold.close()
     partial = os.path.join(pull.store("wrong"), "partial")
     for f in os.listdir(partial):
         with open(os.path.join(partial, f), "r+b") as h:
             h.seek(1000)
             h.write(b"\0" * 5000)
     code, out = pull("wrong", f"{r.address}/test/big:1")
-    check("a_damaged_part_is_fetched_again", code == 0 and "bad 0" in out.replace("bad 1", "bad 0"), out)
+    check("a_damaged_part_is_fetched_again", code == 0, out)
     check("as_pulled_at_once", tree(pull.store("wrong")) == tree(pull.store("killed")) == tree(pull.store("cut")))
 
 
 def test_cancel(r, pull):
-    code, out = pull("cancel", f"{r.address}/test/big:1", CANCEL_AT=1 << 20)
+    hold = Cutter(r, 3 << 20, 1000, hold=True)
+    code, out = pull("cancel", f"{hold.address}/test/big:1", CANCEL_AT=4 << 20)
+    asked = len(hold.ranges)
     m = re.search(r"cancel_ms (\d+)", out)
     check("cancel_ends_at_once", code == 9 and m and int(m[1]) < 500, out)
+    check("cancel_asks_no_more", len(hold.ranges) == asked)
+    hold.close()
     check("cancel_keeps_what_came", os.listdir(os.path.join(pull.store("cancel"), "partial")) != [], out)
     code, out = pull("cancel", f"{r.address}/test/big:1")
     check("goes_on_after_a_cancel", code == 0, out)
