@@ -58,7 +58,11 @@ static void cci_host_forget(void)
 CC_API cc_error_code cc_supports_hypervisor(cc_error *err)
 {
     cci_error_clear(err);
-    cc_error_code code = cci_lib_is_up(err) ? cci_host_ask(NULL, err) : CC_ERR_INVALID_ARGUMENT;
+    cc_error_code code = cci_lib_enter(err);
+    if (code == CC_OK) {
+        code = cci_host_ask(NULL, err);
+        cci_registry_leave();
+    }
     return cci_api_end("supports_hypervisor", code, err);
 }
 
@@ -66,16 +70,17 @@ CC_API cc_error_code cc_query_capabilities(cc_capabilities *out, cc_error *err)
 {
     struct cci_hv_caps caps;
     cci_error_clear(err);
-    if (!out)
-        return cci_api_end("query_capabilities", cci_api_null("out", err), err);
-    memset(out, 0, sizeof(*out));
-    if (!cci_lib_is_up(err))
-        return cci_api_end("query_capabilities", CC_ERR_INVALID_ARGUMENT, err);
+    if (out)
+        memset(out, 0, sizeof(*out));
+    cc_error_code code = out ? cci_lib_enter(err) : cci_api_null("out", err);
+    if (code)
+        return cci_api_end("query_capabilities", code, err);
     out->hypervisor_available = cci_host_ask(&caps, NULL) == CC_OK;
     out->hypervisor = "kvm";
     out->architecture = CCI_PLATFORM_ARCH;
     out->max_memory_mb = cci_os_memory() >> 20;
     out->max_cpus = out->hypervisor_available ? (int)caps.max_cpus : 0;
+    cci_registry_leave();
     return CC_OK;
 }
 
