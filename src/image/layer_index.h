@@ -343,6 +343,7 @@ static cc_error_code cci_index_bad(cc_error *err, const char *what)
 /* Begins to read an index. The bytes must outlive the reader and its entries, which point into them. */
 static cc_error_code cci_index_open(struct cci_index_reader *r, struct cci_view bytes, cc_error *err)
 {
+    memset(r, 0, sizeof(*r));
     r->rest = bytes;
     const uint8_t *p = cci_view_take(&r->rest, CCI_INDEX_HEADER);
     if (!p || memcmp(p, CCI_INDEX_MAGIC, 8) != 0)
