@@ -94,6 +94,7 @@ struct cci_virtio_dev {
     struct cci_cond idle;   /* in_flight became 0 */
     unsigned in_flight;     /* chains that are worked on outside the mutex */
     unsigned stopped;       /* quiesces under way or not yet resumed */
+    uint32_t dropping;      /* atomic: while it is not 0, nobody wants to know how what is in flight ends */
     uint64_t offered;       /* features; set by the device's maker */
     uint64_t features;      /* accepted by the driver; final from FEATURES_OK on */
     uint32_t offered_sel;   /* registers DeviceFeaturesSel, DriverFeaturesSel, QueueSel */
@@ -234,7 +235,21 @@ static void cci_virtio_stop_locked(struct cci_virtio_dev *d)
         (void)cci_cond_wait(&d->idle, &d->mutex, CCI_FOREVER);
 }
 
-/* The same, from outside: from here on the device does not touch guest RAM, until cci_virtio_resume (state.h). */
+/* The same, for a driver that will not look at the results, or is gone: what takes long is cut short. */
+static void cci_virtio_drop_locked(struct cci_virtio_dev *d)
+{
+    (void)__atomic_fetch_add(&d->dropping, 1, __ATOMIC_SEQ_CST);
+    cci_virtio_stop_locked(d);
+    (void)__atomic_fetch_sub(&d->dropping, 1, __ATOMIC_SEQ_CST);
+}
+
+/* For whoever works on a chain outside the mutex: whether to give it back as failed at once. */
+static bool cci_virtio_dropping(const struct cci_virtio_dev *d)
+{
+    return __atomic_load_n(&d->dropping, __ATOMIC_SEQ_CST) != 0;
+}
+
+/* Stops from outside, letting what is in flight end well: from here on the device does not touch guest RAM, until cci_virtio_resume (state.h). */
 static void cci_virtio_quiesce(struct cci_virtio_dev *d)
 {
     cci_mutex_lock(&d->mutex);
@@ -247,7 +262,7 @@ static void cci_virtio_quiesce(struct cci_virtio_dev *d)
 /* Section 2.4. Waits for what is in flight. */
 static void cci_virtio_reset(struct cci_virtio_dev *d)
 {
-    cci_virtio_stop_locked(d);
+    cci_virtio_drop_locked(d);
     for (unsigned q = 0; q < d->ops->queues; q++)
         cci_vq_reset(&d->queue[q].vq);
     d->status = 0;
@@ -303,7 +318,7 @@ static void cci_virtio_set_ready(struct cci_virtio_dev *d, unsigned q, bool read
 {
     struct cci_vq *vq = &d->queue[q].vq;
     if (!ready && vq->ready) {
-        cci_virtio_stop_locked(d);
+        cci_virtio_drop_locked(d);
         cci_vq_reset(vq);
         d->stopped--;
         for (unsigned i = 0; i < d->ops->queues; i++) /* the others' doorbells may have rung in vain meanwhile */
@@ -413,7 +428,9 @@ static cc_error_code cci_virtio_attach(struct cci_virtio_dev *d, struct cci_loop
 /* The end of the common part: detached, no vCPU running; waits for what is in flight. */
 static void cci_virtio_destroy(struct cci_virtio_dev *d)
 {
-    cci_virtio_quiesce(d);
+    cci_mutex_lock(&d->mutex);
+    cci_virtio_drop_locked(d);
+    cci_mutex_unlock(&d->mutex);
     cci_cond_destroy(&d->idle);
     cci_mutex_destroy(&d->mutex);
 }
