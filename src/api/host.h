@@ -33,7 +33,7 @@ static cc_error_code cci_host_ask(struct cci_hv_caps *caps, cc_error *err)
     if (!cci_host.asked) {
         cci_host.code = cci_host_hv()->probe(&cci_host.caps, &why);
         (void)snprintf(cci_host.message, sizeof(cci_host.message), "%s", why.message ? why.message : "out of memory");
-        cci_host.asked = true;
+        cci_host.asked = cci_host.code == CC_OK || cci_host.code == CC_ERR_HYPERVISOR_UNAVAILABLE;
         cci_error_release(&why);
     }
     if (caps)
@@ -75,13 +75,16 @@ CC_API cc_error_code cc_query_capabilities(cc_capabilities *out, cc_error *err)
     cc_error_code code = out ? cci_lib_enter(err) : cci_api_null("out", err);
     if (code)
         return cci_api_end("query_capabilities", code, err);
-    out->hypervisor_available = cci_host_ask(&caps, NULL) == CC_OK;
+    code = cci_host_ask(&caps, err);
+    cci_registry_leave();
+    if (code && code != CC_ERR_HYPERVISOR_UNAVAILABLE)
+        return cci_api_end("query_capabilities", code, err);
+    out->hypervisor_available = code == CC_OK;
     out->hypervisor = "kvm";
     out->architecture = CCI_PLATFORM_ARCH;
     out->max_memory_mb = cci_os_memory() >> 20;
     out->max_cpus = out->hypervisor_available ? (int)caps.max_cpus : 0;
-    cci_registry_leave();
-    return CC_OK;
+    return cci_api_end("query_capabilities", CC_OK, err);
 }
 
 #endif
