@@ -11,9 +11,9 @@
  * queues; each operation below says whether it is called with the mutex held. Interrupt status alone is atomic, because
  * the driver reads it at every interrupt and should not wait for a request that the I/O thread is serving.
  *
- * Stopping. Chains that are being worked on outside the mutex are counted in `in_flight`. cci_virtio_quiesce stops
- * taking new chains and waits for these; then guest RAM is no longer touched, and a reset, a save or the end may
- * follow.
+ * Stopping. Chains that are being worked on outside the mutex are counted in `in_flight`. A reset, the end, and a save
+ * (state.h) stop taking new chains and wait for these; then guest RAM is no longer touched. Only the save lets them end
+ * well, the others have them cut short.
  *
  * Failing. A driver that breaks the rules gets DEVICE_NEEDS_RESET and a configuration interrupt (section 2.1.2); until
  * it resets the device nothing more is served. The process carries on.
@@ -247,14 +247,6 @@ static void cci_virtio_drop_locked(struct cci_virtio_dev *d)
 static bool cci_virtio_dropping(const struct cci_virtio_dev *d)
 {
     return __atomic_load_n(&d->dropping, __ATOMIC_SEQ_CST) != 0;
-}
-
-/* Stops from outside, letting what is in flight end well: from here on the device does not touch guest RAM, until cci_virtio_resume (state.h). */
-static void cci_virtio_quiesce(struct cci_virtio_dev *d)
-{
-    cci_mutex_lock(&d->mutex);
-    cci_virtio_stop_locked(d);
-    cci_mutex_unlock(&d->mutex);
 }
 
 /* ---- What the driver does through the transport; mutex held ---------------------------------------------- */
