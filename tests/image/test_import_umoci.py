@@ -204,6 +204,11 @@ def odd_layouts(tool, base):
     check("nested_index", layout(nested(1)).count("layer " + layer.diff_id) == 2)
     check("nested_too_deeply", "nested too deeply" in layout(nested(9)))
     check("only_absent", "holds none of them" in layout(lambda tar, d: [absent]))
+    much = {"annotations": {"org.opencontainers.image.ref.name": "n" * 3000000}}
+    check("a_name_that_is_too_long", layout(lambda tar, d: [{"mediaType": imagefile.INDEX, **much, **document(
+        tar, {"schemaVersion": 2, "manifests": [d] * 4000})}]).count("layer " + layer.diff_id) == 2)
+    check("too_many_listed", "lists more than 4096 images" in layout(lambda tar, d: [
+        {"mediaType": imagefile.INDEX, **document(tar, {"schemaVersion": 2, "manifests": [absent] * 3000})}] * 2))
     check("the_same_twice", layout(lambda tar, d: [d, d]).count("layer " + layer.diff_id) == 2)
     check("attestations_are_passed_over", layout(lambda tar, d: [
         {**d, "platform": {"os": "linux", "architecture": "amd64"}},
