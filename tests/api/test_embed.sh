@@ -4,10 +4,14 @@
 # @kernel own
 # @timeout 60
 # @setup tools/mkimage busybox build/tests/busybox.tar
-# @setup python3 tests/api/embed_build.py "$(tools/kernel path --cached guest)/vmlinuz" build/tests/embed
+# @setup python3 tests/api/kernel_build.py embed "$(tools/kernel path --cached guest)/vmlinuz" build/tests/embed
 set -u
 cache=$(mktemp -d) || exit 2
-env -u CC_KERNEL "$CC_BUILD/embed/embed_app" "$CC_BUILD/busybox.tar" "$cache"
+out=$(env -u CC_KERNEL "$CC_BUILD/embed/version_app" "$CC_BUILD/busybox.tar" "$cache")
 code=$?
 rm -rf "$cache"
-exit $code
+echo "$out"
+case $code:$out in
+0:*"kernel (the kernel compiled in)"*"Linux version"*) echo "ok embedded_kernel_runs" ;;
+*) echo "not ok embedded_kernel_runs" ;;
+esac
