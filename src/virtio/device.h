@@ -105,10 +105,8 @@ struct cci_virtio_dev {
     uint32_t generation; /* of the configuration space */
     uint8_t config[CCI_VIRTIO_CONFIG];
     unsigned config_size;
-    uint64_t config_writable;                             /* bit n: the driver may write byte n */
-    const char *why;                                      /* what the driver did wrong last; NULL if nothing */
-    void (*on_fail)(void *ctx, struct cci_virtio_dev *d); /* or NULL: told of a new `why`; mutex held */
-    void *on_fail_ctx;
+    uint64_t config_writable; /* bit n: the driver may write byte n */
+    const char *why;          /* what the driver did wrong last; NULL if nothing */
     struct cci_virtio_queue queue[CCI_VIRTIO_QUEUES];
 };
 
@@ -140,8 +138,6 @@ static void cci_virtio_fail(struct cci_virtio_dev *d, const char *why)
         return;
     d->status |= CCI_VIRTIO_NEEDS_RESET;
     d->why = why;
-    if (d->on_fail)
-        d->on_fail(d->on_fail_ctx, d);
     if (d->status & CCI_VIRTIO_DRIVER_OK)
         cci_virtio_interrupt(d, CCI_VIRTIO_INT_CONFIG);
 }
