@@ -67,6 +67,7 @@ static cc_error_code start(void)
     cci_put_le16(elf + 56, 1);
     cci_put_le32(elf + 64, 1);
     cci_put_le64(elf + 64 + 8, 0x1000);
+    cci_put_le64(elf + 64 + 16, 0xffffffff81000000u);
     cci_put_le64(elf + 64 + 24, 0x1000000);
     cci_put_le64(elf + 64 + 32, 0x1000);
     cci_put_le64(elf + 64 + 40, 0x1000);
