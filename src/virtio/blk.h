@@ -189,7 +189,7 @@ static void cci_blk_on_pool(struct cci_job *job)
 {
     struct cci_blk_req *r = (struct cci_blk_req *)job; /* its first member */
     struct cci_virtio_dev *d = &r->blk->dev;
-    int result = cci_blk_blocking(r);
+    int result = cci_virtio_dropping(d) ? -EIO : cci_blk_blocking(r);
     cci_mutex_lock(&d->mutex);
     cci_blk_finish(r, result);
     cci_virtio_flush(d, 0);
