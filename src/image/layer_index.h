@@ -7,9 +7,9 @@
  * duplicates included. rootfs.h merges a chain of indexes into one filesystem and never looks at tar again.
  *
  * Format, all integers little-endian: a header (magic, version, size of the index, count of entries, blocks in
- * `data`), then the entries, packed. An entry is 64 fixed bytes (see cci_index_put_fixed), then the path and the link target, each
- * with a NUL behind it so that a reader can point at them, then the extended attributes and the extents in the
- * encoding that struct cci_index_entry carries too:
+ * `data`), then the entries, packed. An entry is 64 fixed bytes (see cci_index_put_fixed), then the path and the link
+ * target, each with a NUL behind it so that a reader can point at them, then the extended attributes and the extents in
+ * the encoding that struct cci_index_entry carries too:
  *
  *     attribute   u16 length of name, u16 zero, u32 length of value, name, value
  *     extent      u32 first block in the file, u32 count of blocks, u64 first block in `data`

@@ -20,7 +20,8 @@
 #define CCI_ROOTFS_VERSION 1u                    /* of the metadata that we make; part of its name */
 #define CCI_ROOTFS_MAX_INDEX CCI_INDEX_MAX_BYTES /* of all layers together, in memory while they are merged */
 
-#define CCI_ROOTFS_READ (CCI_OS_RDONLY | CCI_OS_NOFOLLOW | CCI_OS_NONBLOCK) /* a FIFO in a file's place must not hold us */
+/* How files of the store are opened: a FIFO in the place of one must not hold us. */
+#define CCI_ROOTFS_READ (CCI_OS_RDONLY | CCI_OS_NOFOLLOW | CCI_OS_NONBLOCK)
 
 struct cci_rootfs_layer {
     cci_fd data;
@@ -188,8 +189,8 @@ static int cci_rootfs_meta_fits(const struct cci_rootfs *r, cci_fd fd, uint64_t 
     if (n < 0)
         return (int)n;
     *size = st.size;
-    return n == (int64_t)sizeof(super) && st.size % CCI_EXT4_BLOCK == 0 &&
-           cci_le16(super + 0x38) == 0xef53 && st.size / CCI_EXT4_BLOCK + data == cci_le32(super + 4);
+    return n == (int64_t)sizeof(super) && st.size % CCI_EXT4_BLOCK == 0 && cci_le16(super + 0x38) == 0xef53 &&
+           st.size / CCI_EXT4_BLOCK + data == cci_le32(super + 4);
 }
 
 /* Opens the metadata; *fd is CCI_NO_FD if it is not there or does not fit. */

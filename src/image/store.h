@@ -17,11 +17,11 @@
  *
  *   an entry of tmp/   shared, by its owner. One that can be locked exclusively has lost its owner and is removed, by
  *                      the next process that opens the store.
- *   tmp/ itself        shared while an entry is made (between mkdir and its lock), exclusive while dead ones are removed.
- *   a layer            shared by each process that uses it. Removal needs it exclusively, and moves it to tmp/ first; who
- *                      has waited for the lock meanwhile sees that the name is gone, and looks again.
- *   layers/ itself     exclusive while a damaged layer is moved to tmp/, in use or not: of several that found the damage
- *                      only one moves it, and none moves the whole one that has taken its place since.
+ *   tmp/ itself        shared while an entry is made (between mkdir and its lock), exclusive while dead ones go.
+ *   a layer            shared by each process that uses it. Removal needs it exclusively, and moves it to tmp/ first;
+ *                      who has waited for the lock meanwhile sees that the name is gone, and looks again.
+ *   layers/ itself     exclusive while a damaged layer is moved to tmp/, in use or not: of several that found it
+ *                      damaged one moves it, and nobody the whole one that has taken its place since.
  */
 #ifndef CCI_IMAGE_STORE_H
 #define CCI_IMAGE_STORE_H

@@ -295,6 +295,36 @@ static void test_attributes_too_large(void)
     }
 }
 
+/* A list that Linux could not read makes a file that nobody can open. */
+static void test_access_control_lists(void)
+{
+    static const uint8_t good[] = {2, 0, 0, 0, 1, 0, 7, 0, 255, 255, 255, 255, 32, 0, 0, 0, 255, 255, 255, 255};
+    static const struct {
+        size_t at, n;
+        uint8_t byte;
+    } cases[] = {{0, 20, 2}, {0, 20, 1},   {0, 19, 2}, {0, 2, 2}, {4, 20, 3},
+                 {4, 20, 0}, {12, 20, 64}, {6, 20, 8}, {7, 20, 1}};
+    static const char name[] = "system.posix_acl_access";
+    for (unsigned i = 0; i < CCI_COUNT(cases); i++) {
+        uint64_t meta;
+        uint8_t value[sizeof(good)];
+        struct cci_buf set = {NULL, 0, 0, false};
+        struct cci_index_entry e = layer_default(CCI_INDEX_FILE, "the-file");
+        memcpy(value, good, sizeof(good));
+        value[cases[i].at] = cases[i].byte;
+        CHECK(cci_index_put_xattr(&set, name, sizeof(name) - 1, value, cases[i].n));
+        e.xattrs = (struct cci_view){set.p, set.n};
+        layer_begin();
+        layer_entry(&e);
+        struct cci_view v = layer_end();
+        CHECK_EQ_INT(write_fs(v, &meta), i == 0 ? CC_OK : CC_ERR_IO);
+        CHECK(i == 0 || (err.message && strstr(err.message, "access control list is malformed: \"/the-file\"")));
+        cci_error_release(&err);
+        cci_buf_free(&set);
+        free_layers();
+    }
+}
+
 static void test_too_large_for_a_disk(void)
 {
     uint64_t meta;
@@ -545,6 +575,7 @@ int main(void)
     RUN(test_too_many_links);
     RUN(test_attributes);
     RUN(test_attributes_too_large);
+    RUN(test_access_control_lists);
     RUN(test_too_large_for_a_disk);
     RUN(test_rootfs_is_cached_and_repeatable);
     RUN(test_chain_id);

@@ -23,7 +23,7 @@ sys.path.insert(0, os.path.join(ROOT, "tools", "lib"))
 import imagefile  # noqa: E402
 import tarwrite  # noqa: E402
 
-SEEDS = int(os.environ.get("CC_FLATTEN_SEEDS", "40"))
+SEEDS = int(os.environ.get("CC_FLATTEN_SEEDS", "30"))
 os.environ["PATH"] += ":/sbin:/usr/sbin"
 failures = 0
 

@@ -3,7 +3,7 @@
 @root
 @timeout 120
 
-The images are those of `tools/mkimage matrix` with one layer (the merge of several is the root filesystem's test). Compared
+The images are those of `tools/mkimage matrix` with one layer (of several: test_flatten_umoci.py). Compared
 are paths, types, modes, owners, times, sizes, devices, targets, extended attributes, contents, and which names are one file.
 The forms are docker-archive and OCI layout, plain and gzip-compressed as a whole, by our tools and by skopeo, which writes
 them with the same library as podman and buildah.
