@@ -1,6 +1,7 @@
 /*
  * The whole of it: an image from a tar file, a guest, commands and files in it, through the public calls alone.
  * @vm
+ * @one-cpu
  * @timeout 150
  * @kernel own
  * @kernel stock

@@ -3,6 +3,7 @@
  * every way to end; one after another without leaking.
  */
 // @vm
+// @one-cpu
 // @timeout 240
 // @sanitize none
 #define _GNU_SOURCE
