@@ -5,6 +5,7 @@
  * in them does not matter here.
  */
 #define _GNU_SOURCE
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "../../src/image/merge.h"
@@ -433,8 +434,29 @@ static void test_rootfs_is_cached_and_repeatable(void)
     struct cci_digest c = open_rootfs();
     CHECK(cci_os_stat(path, &third) == 0);
     CHECK(third.size == first.size);
-    CHECK(cci_digest_equal(&a, &b) && cci_digest_equal(&a, &c));
+    CHECK(unlink(path) == 0 && mkfifo(path, 0600) == 0); /* and this is not waited for */
+    struct cci_digest d = open_rootfs();
+    CHECK(cci_digest_equal(&a, &b) && cci_digest_equal(&a, &c) && cci_digest_equal(&a, &d));
     cci_mem_free(path);
+    close_store();
+}
+
+/* An index with a wrong byte in its midst: which layer it is must be said, for it is to be removed. */
+static void test_rootfs_of_a_damaged_index(void)
+{
+    struct cci_disk disk;
+    open_store();
+    char *path = cci_layer_file(layers[1].path, "index"), *meta = meta_path();
+    CHECK(unlink(meta) == 0); /* the test before made it */
+    cci_fd fd = cci_os_open(path, CCI_OS_WRONLY, 0);
+    CHECK(fd >= 0 && cci_os_pwrite_all(fd, "\xff", 1, CCI_INDEX_HEADER + 4) == 0);
+    cci_os_close(fd);
+    CHECK_EQ_INT(cci_rootfs_open(store, layers, 2, &disk, &err), CC_ERR_IO);
+    CHECK(err.message && strstr(err.message, "damaged (its type is unknown)"));
+    CHECK_EQ_STR(err.path, layers[1].path);
+    cci_error_release(&err);
+    cci_mem_free(path);
+    cci_mem_free(meta);
     close_store();
 }
 
@@ -578,6 +600,7 @@ int main(void)
     RUN(test_access_control_lists);
     RUN(test_too_large_for_a_disk);
     RUN(test_rootfs_is_cached_and_repeatable);
+    RUN(test_rootfs_of_a_damaged_index);
     RUN(test_chain_id);
     RUN(test_no_layers);
     RUN(test_every_allocation_may_fail);
