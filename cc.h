@@ -22,6 +22,9 @@
  *     CC_STATIC           every function is static: the library is private to this one file
  *     CC_API              your own linkage for every public function (for example a dllexport)
  *
+ *     CC_EMBED_KERNEL     the name of an array of bytes, declared before the include: a guest kernel image inside the
+ *                         program, used when neither the options nor $CC_KERNEL name one. It comes without modules
+ *
  * ENVIRONMENT
  *
  *     CC_KERNEL           the guest kernel when cc_instance_options.kernel is NULL: a kernel image, or a

@@ -291,6 +291,13 @@ static void cci_vm_arm_timer(void *ctx)
     }
 }
 
+/* On the I/O thread: the time-out does not fire any more, and is not being dealt with. */
+static void cci_vm_disarm_timer(void *ctx)
+{
+    struct cci_vm *vm = ctx;
+    cci_loop_remove(&vm->loop, &vm->timer_source);
+}
+
 /* The time-out of an instance that has started. */
 static cc_error_code cci_vm_start_timer(struct cci_vm *vm, double seconds, cc_error *err)
 {
@@ -344,6 +351,8 @@ static void cci_vm_stop(struct cci_vm *vm)
         cci_machine_stop(vm->machine);
     if (vm->has_devices)
         cci_vsock_unlisten(&vm->vsock, CCI_PROTO_READY_PORT);
+    if (vm->timer >= 0)
+        cci_loop_call(&vm->loop, cci_vm_disarm_timer, vm);
     if (vm->control)
         cci_control_close(vm->control);
     cci_loop_stop(&vm->loop);
