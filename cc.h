@@ -21,7 +21,6 @@
  *     CC_IMPLEMENTATION   compile the library here
  *     CC_STATIC           every function is static: the library is private to this one file
  *     CC_API              your own linkage for every public function (for example a dllexport)
- *
  *     CC_EMBED_KERNEL     the name of an array of bytes, declared before the include: a guest kernel image inside the
  *                         program, used when neither the options nor $CC_KERNEL name one. It comes without modules
  *

@@ -34,32 +34,32 @@ static struct {
         unsigned count[PARTS];
     } at[512];
     unsigned places;
-} run;
+} measured;
 
 static void part_ends(enum part p)
 {
-    if (run.now != p)
+    if (measured.now != p)
         return;
-    run.ended[p] = __rdtsc();
-    run.now = p + 1;
+    measured.ended[p] = __rdtsc();
+    measured.now = p + 1;
 }
 
 static void count_exit(const struct cci_hv_exit *e)
 {
     unsigned i;
-    enum part p = run.now < PARTS ? run.now : EXEC;
+    enum part p = measured.now < PARTS ? measured.now : EXEC;
     if (e->kind == CCI_HV_EXIT_NONE || e->kind == CCI_HV_EXIT_KICKED)
         return;
-    run.exits[p]++;
-    for (i = 0; i < run.places && (run.at[i].kind != e->kind || run.at[i].addr != e->addr); i++)
+    measured.exits[p]++;
+    for (i = 0; i < measured.places && (measured.at[i].kind != e->kind || measured.at[i].addr != e->addr); i++)
         ;
-    if (i == CCI_COUNT(run.at))
+    if (i == CCI_COUNT(measured.at))
         return;
-    if (i == run.places)
-        run.places++;
-    run.at[i].kind = e->kind;
-    run.at[i].addr = e->addr;
-    run.at[i].count[p]++;
+    if (i == measured.places)
+        measured.places++;
+    measured.at[i].kind = e->kind;
+    measured.at[i].addr = e->addr;
+    measured.at[i].count[p]++;
 }
 
 static void counting_run(struct cci_hv_vcpu *vcpu, struct cci_hv_exit *exit)
@@ -97,11 +97,11 @@ static void must(cc_error_code code, const char *what)
 static void print_exits(void)
 {
     static const char *const kind[] = {"", "", "port in", "port out", "mmio in", "mmio out"};
-    for (unsigned i = 0; i < run.places; i++)
-        if (run.at[i].kind < CCI_COUNT(kind))
-            printf("#   %-8s %#10llx  kernel %u agent %u exec %u\n", kind[run.at[i].kind],
-                   (unsigned long long)run.at[i].addr, run.at[i].count[KERNEL], run.at[i].count[AGENT],
-                   run.at[i].count[EXEC]);
+    for (unsigned i = 0; i < measured.places; i++)
+        if (measured.at[i].kind < CCI_COUNT(kind))
+            printf("#   %-8s %#10llx  kernel %u agent %u exec %u\n", kind[measured.at[i].kind],
+                   (unsigned long long)measured.at[i].addr, measured.at[i].count[KERNEL], measured.at[i].count[AGENT],
+                   measured.at[i].count[EXEC]);
 }
 
 static void start(cc_instance_source image, const char *kernel, const char *name, int verbose)
@@ -113,8 +113,8 @@ static void start(cc_instance_source image, const char *kernel, const char *name
     uint8_t *out;
     size_t len;
     o.kernel = kernel;
-    memset(&run, 0, sizeof(run));
-    run.began = __rdtsc();
+    memset(&measured, 0, sizeof(measured));
+    measured.began = __rdtsc();
     must(cc_instance_new(image, &o, &vm, &err), "start");
     part_ends(AGENT);
     must(cc_cmd_new(vm, "/bin/busybox", args, &cmd, &err), "command");
@@ -124,10 +124,10 @@ static void start(cc_instance_source image, const char *kernel, const char *name
         fprintf(stderr, "bench_start: wrong output\n");
         exit(1);
     }
-    printf("%s total=%.6f", name, (double)(run.ended[EXEC] - run.began) / 1e6);
+    printf("%s total=%.6f", name, (double)(measured.ended[EXEC] - measured.began) / 1e6);
     for (int p = 0; p < PARTS; p++)
-        printf(" %s=%.6f", part_name[p], (double)(run.ended[p] - (p ? run.ended[p - 1] : run.began)) / 1e6);
-    printf(" exits=%u+%u+%u\n", run.exits[KERNEL], run.exits[AGENT], run.exits[EXEC]);
+        printf(" %s=%.6f", part_name[p], (double)(measured.ended[p] - (p ? measured.ended[p - 1] : measured.began)) / 1e6);
+    printf(" exits=%u+%u+%u\n", measured.exits[KERNEL], measured.exits[AGENT], measured.exits[EXEC]);
     if (verbose)
         print_exits();
     cc_free_bytes(out);
