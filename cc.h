@@ -24,6 +24,8 @@
  *     CC_NO_TLS           leaves out TLS (BearSSL, about 80 kB): registries that need HTTPS cannot be used.
  *                         In a checkout TLS comes from an installed BearSSL: add -lbearssl. A program that uses
  *                         BearSSL itself keeps CC_IMPLEMENTATION in a source file of its own.
+ *     CC_EMBED_KERNEL     the name of an array of bytes, declared before the include: a guest kernel image inside the
+ *                         program, used when neither the options nor $CC_KERNEL name one. It comes without modules
  *
  * ENVIRONMENT
  *
@@ -34,7 +36,8 @@
  * RULES THAT HOLD FOR EVERY CALL
  *
  *   Errors   Every call that can fail returns a cc_error_code and takes a `cc_error *err` last. `err` may
- *            be NULL. On success *err is all zero; on failure it is filled, and cc_error_free releases it.
+ *            be NULL. What *err held before is not looked at. On success it is all zero; on failure it is
+ *            filled, and cc_error_free releases it (before it is used again, or its strings are lost).
  *            `message` says what failed and what to do about it.
  *   Out      Results are written through pointers, on success only; on failure they are set to zero.
  *   NULL     A NULL result pointer or a NULL required string is CC_ERR_INVALID_ARGUMENT.
@@ -48,9 +51,12 @@
  *   Threads  Every call may be made from any thread at any time, also on the same handle and also while
  *            another thread closes it.
  *   Blocking A call that waits ends when its work ends, its deadline passes (CC_ERR_TIMEOUT), its cancel
- *            token fires (CC_ERR_CANCELLED) or its instance dies (CC_ERR_NOT_RUNNING).
+ *            token fires (CC_ERR_CANCELLED) or its instance dies or is closed (CC_ERR_NOT_RUNNING). A call
+ *            that takes no token and has no deadline (the cc_fs_ calls, say) waits for as long as the guest
+ *            takes: cc_instance_options.timeout_seconds or a close from another thread ends it.
  *   Manners  No signal handlers, no change of directory, umask, locale or environment; every descriptor is
- *            close-on-exec; nothing is written to stdout; stderr only where this header says so.
+ *            close-on-exec; nothing is written to stdout; stderr only where this header says so. The
+ *            program may fork: the child has none of the library's threads and must not call it.
  */
 #ifndef CC_H
 #define CC_H
@@ -137,18 +143,19 @@ typedef struct {
 
 /*
  * Sets the allocator; NULL sets the C library's again. Call it before the first cc_init, or after the last
- * cc_shutdown: in between it is CC_ERR_INVALID_ARGUMENT and changes nothing.
+ * cc_shutdown: in between it is CC_ERR_INVALID_ARGUMENT and changes nothing. Free what the library returned before,
+ * errors included, with the allocator that it came from.
  */
 CC_API cc_error_code cc_set_allocator(const cc_allocator *allocator, cc_error *err);
 
 typedef enum {
-    CC_LOG_ERROR = 1, /* something failed that no call could report */
-    CC_LOG_INFO = 2,  /* what the library does: the kernel chosen, an instance started */
-    CC_LOG_DMESG = 3  /* a line of a guest's kernel, of instances with enable_dmesg */
+    CC_LOG_INFO = 2, /* what the library does: the kernel that an instance starts with */
+    CC_LOG_DMESG = 3 /* a line of a guest's kernel, of instances with enable_dmesg */
 } cc_log_level;
 
-/* One line, without a newline; it is the library's and valid during the call. Called from any thread, also from
- * several at once; it must not call back into the library. */
+/* One line, without a newline; it is the library's and valid during the call. A guest's line may hold any byte but NUL
+ * and newline. Called from any thread, also from several at once, and the guest stands still meanwhile; it must not
+ * call back into the library. */
 typedef void (*cc_log_callback)(cc_log_level level, const char *line, void *user_data);
 
 /*
@@ -158,14 +165,17 @@ typedef void (*cc_log_callback)(cc_log_level level, const char *line, void *user
 CC_API void cc_set_log_callback(cc_log_callback callback, void *user_data);
 
 /*
- * Prepares the library. Call it before all calls but cc_set_allocator and the version calls; what needs it and comes
- * before it fails with CC_ERR_INVALID_ARGUMENT. Calls are counted: each wants its cc_shutdown.
+ * Prepares the library; always CC_OK. Before it only cc_set_allocator, cc_set_log_callback, the version calls and
+ * those that free memory are of use: calls that make a handle or ask the host fail with CC_ERR_INVALID_ARGUMENT, and
+ * no handle is valid. Calls are counted: each wants its cc_shutdown.
  */
 CC_API cc_error_code cc_init(void);
 
 /*
- * The last of as many calls as there were of cc_init closes every instance and frees every handle. What other threads
- * are waiting for ends with CC_ERR_NOT_RUNNING.
+ * The last of as many calls as there were of cc_init closes every instance and frees every handle, and returns when the
+ * calls of other threads have ended, too: those that wait for an instance do so at once with CC_ERR_NOT_RUNNING, others
+ * (cc_oci_client_load_tar, say) when their work is done. The library can then be initialised again; old handles stay
+ * invalid. One call too many does nothing.
  */
 CC_API void cc_shutdown(void);
 
@@ -191,7 +201,7 @@ typedef struct {
     const char *hypervisor;   /* "kvm"; static */
     const char *architecture; /* of guests, as images name it: "amd64" or "arm64"; static */
     uint64_t max_memory_mb;   /* that one instance can be given: what this host has */
-    int max_cpus;             /* that one instance can be given */
+    int max_cpus;             /* that one instance can be given; 0 without a hypervisor */
 } cc_capabilities;
 
 /* Fills *out. Not an error where there is no hypervisor: hypervisor_available is then false. */
@@ -211,7 +221,7 @@ CC_API cc_error_code cc_cancel_token_cancel(cc_cancel_token token, cc_error *err
 /* False also for a handle that is no token. */
 CC_API bool cc_cancel_token_is_cancelled(cc_cancel_token token);
 
-/* Calls that wait under it go on waiting, now without a token. */
+/* Frees it without cancelling: calls that wait under it go on waiting, now without a token. 0 is fine. */
 CC_API void cc_cancel_token_free(cc_cancel_token token);
 
 /* ==== Images ========================================================================================= */
@@ -226,7 +236,7 @@ CC_API cc_error_code cc_oci_client_new(cc_oci_client *out, cc_error *err);
 /* The same with a directory of your choice. */
 CC_API cc_error_code cc_oci_client_new_with_cache(const char *cache_dir, cc_oci_client *out, cc_error *err);
 
-/* Sources that came from the client stay usable. */
+/* Sources that came from the client stay usable. A bad handle is left alone, here and in the other calls that free. */
 CC_API void cc_oci_client_free(cc_oci_client client);
 
 /* The absolute path of the client's cache directory; free it with cc_free_string. NULL for a bad handle. */
@@ -407,10 +417,11 @@ typedef struct {
 } cc_mount_config;
 
 typedef struct {
-    uint64_t memory_mb;     /* the guest's RAM in MiB; 0: 256; at least 64. Taken from the host as it is touched */
-    int cpus;               /* virtual CPUs; 0: 1 */
+    uint64_t memory_mb;     /* the guest's RAM in MiB; 0: 256; 64 to 1048576. Taken from the host as it is touched */
+    int cpus;               /* virtual CPUs; 0: 1; at most cc_capabilities.max_cpus */
     double timeout_seconds; /* the instance is stopped so long after it has started; 0: never */
-    const char *user;       /* who commands run as: "uid", "uid:gid", "name", "name:group"; NULL: the image's choice */
+    const char *user;       /* who commands run as: "uid", "uid:gid", "name", "name:group"; NULL: the image's choice;
+                               "": root */
     bool enable_gpu;        /* not in this version: must be false */
     bool enable_dmesg;      /* send the kernel's messages to the log callback, by default to stderr */
     const cc_mount_config *mounts; /* not in this version: must be NULL */
@@ -419,7 +430,7 @@ typedef struct {
                                directory, else a readable /boot/vmlinuz-* of this host */
     double boot_timeout_seconds; /* how long the guest may take to start; 0: 60. The error has its last messages */
     uint64_t disk_mb;            /* size of the guest's writable disk in MiB; 0: 16384. It is sparse: only what is
-                                    written takes space, and only while the instance lives */
+                                    written takes space, and only while the instance lives. 16 to 16777216 */
     const char *disk_dir;        /* where that disk's file lies; NULL: the cache directory */
     cc_cancel_token cancel;      /* ends cc_instance_new early; 0: none */
 } cc_instance_options;
@@ -429,16 +440,18 @@ typedef struct {
  * never written to: what the guest writes goes to a disk of its own, which is gone after close. Nothing of the image
  * runs by itself. `opts` may be NULL. Close the instance with cc_instance_close.
  *
- * Errors: CC_ERR_HYPERVISOR_UNAVAILABLE as cc_supports_hypervisor; CC_ERR_IO when there is no kernel, no disk space,
- * or the image cannot be read; CC_ERR_TIMEOUT or CC_ERR_NOT_RUNNING, with the kernel's last messages, when the guest
+ * Errors: CC_ERR_HYPERVISOR_UNAVAILABLE as cc_supports_hypervisor; CC_ERR_INVALID_ARGUMENT also for an image of
+ * another architecture than this host's; CC_ERR_IO when there is no kernel, no disk space, or the image cannot be
+ * read; CC_ERR_TIMEOUT or CC_ERR_NOT_RUNNING, with the kernel's last messages, when the guest
  * hangs or dies in starting.
  */
 CC_API cc_error_code cc_instance_new(cc_instance_source source, const cc_instance_options *opts, cc_instance *out,
                                      cc_error *err);
 
 /*
- * Ends the instance at once, as if its power were cut, and frees it with its commands. Calls of other threads that
- * wait for it end with CC_ERR_NOT_RUNNING. A second close is CC_ERR_ALREADY_CLOSED.
+ * Ends the instance at once, as if its power were cut, and frees it with its commands. Calls of other threads on it
+ * end with CC_ERR_NOT_RUNNING, but cc_instance_wait with CC_OK; close returns when they have. A second close is
+ * CC_ERR_ALREADY_CLOSED.
  */
 CC_API cc_error_code cc_instance_close(cc_instance inst, cc_error *err);
 
@@ -459,8 +472,9 @@ CC_API bool cc_instance_is_running(cc_instance inst);
 
 /*
  * A command to run in the guest (exec.Command). `name` is looked up in the command's PATH when it has no slash. `args`
- * are the arguments after the name, NULL-terminated; NULL: none. It starts with the image's environment, working
- * directory and user (or cc_instance_options.user), standard input at end of file, and no terminal. Free it with
+ * are the arguments after the name, NULL-terminated; NULL: none. It starts with the image's environment (and, where
+ * that lacks them, PATH, HOSTNAME and HOME as docker sets them), working directory ("/" if the image names none; made
+ * if missing) and user (or cc_instance_options.user), standard input at end of file, and no terminal. Free it with
  * cc_cmd_free, or leave that to cc_instance_close.
  */
 CC_API cc_error_code cc_cmd_new(cc_instance inst, const char *name, const char *const *args, cc_cmd *out,
@@ -484,10 +498,12 @@ CC_API cc_error_code cc_cmd_set_env(cc_cmd cmd, const char *key, const char *val
 /* The value the command will see; free it with cc_free_string. NULL when it is not set, or for a bad handle. */
 CC_API char *cc_cmd_get_env(cc_cmd cmd, const char *key);
 
-/* The command's whole environment as "KEY=VALUE"; free it with cc_free_string_array. */
+/* The command's environment as "KEY=VALUE", without the HOME that the guest adds when there is none. The array ends
+ * with a NULL that *count leaves out; free it with cc_free_string_array. */
 CC_API cc_error_code cc_cmd_environ(cc_cmd cmd, char ***out, size_t *count, cc_error *err);
 
-/* A token that ends the calls that wait for this command, and kills it; 0 takes it away. Before start. */
+/* A token that kills the command with its process group, whether or not a call waits for it, and ends those that do; 0
+ * takes it away (exec.CommandContext). Before start. */
 CC_API cc_error_code cc_cmd_set_cancel(cc_cmd cmd, cc_cancel_token cancel, cc_error *err);
 
 /*
@@ -508,15 +524,15 @@ CC_API cc_error_code cc_cmd_run(cc_cmd cmd, int *exit_code, cc_error *err);
 
 /*
  * Starts, waits, and returns what the command wrote to its standard output (Cmd.Output), which ends when all that
- * hold it open have closed it. A zero byte follows the *len bytes, for convenience. Free *out with cc_free_bytes.
- * `exit_code` may be NULL.
+ * hold it open have closed it. More than 1 GiB is CC_ERR_IO. A zero byte follows the *len bytes, for convenience. Free
+ * *out with cc_free_bytes. `exit_code` may be NULL.
  */
 CC_API cc_error_code cc_cmd_output(cc_cmd cmd, uint8_t **out, size_t *len, int *exit_code, cc_error *err);
 
 /* The same with standard output and standard error in one, in the order they were written (Cmd.CombinedOutput). */
 CC_API cc_error_code cc_cmd_combined_output(cc_cmd cmd, uint8_t **out, size_t *len, int *exit_code, cc_error *err);
 
-/* The exit code of a command that has ended, as cc_cmd_wait; -1 for one that has not, or for a bad handle. */
+/* The exit code that cc_cmd_wait, run or output has returned; -1 before one of them has, or for a bad handle. */
 CC_API int cc_cmd_exit_code(cc_cmd cmd);
 
 /* ==== Files in the guest (Go's os) =================================================================== */
@@ -540,7 +556,8 @@ typedef struct {
 /* Releases what a cc_file_info holds and zeroes it; not the structure itself. NULL is fine. */
 CC_API void cc_file_info_free(cc_file_info *info);
 
-/* The whole file (os.ReadFile). A zero byte follows the *len bytes. Free *out with cc_free_bytes. */
+/* The whole file (os.ReadFile); more than 1 GiB is CC_ERR_IO. A zero byte follows the *len bytes. Free *out with
+ * cc_free_bytes. */
 CC_API cc_error_code cc_fs_read_file(cc_instance inst, const char *path, uint8_t **out, size_t *len, cc_error *err);
 
 /*

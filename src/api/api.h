@@ -14,17 +14,13 @@
 
 CC_API void cc_shutdown(void)
 {
-    cci_mutex_lock(&cci_registry.mutex);
-    bool last = cci_registry.init_count == 1;
-    if (cci_registry.init_count > 1)
-        cci_registry.init_count--;
-    cci_mutex_unlock(&cci_registry.mutex);
-    if (!last)
+    if (!cci_lib_stop())
         return;
     cci_lib_close_kind(CCI_KIND_INSTANCE, cci_instance_close_handle);
     cci_lib_close_kind(CCI_KIND_SOURCE, cc_instance_source_free);
     cci_lib_close_kind(CCI_KIND_CLIENT, cc_oci_client_free);
     cci_lib_close_kind(CCI_KIND_TOKEN, cc_cancel_token_free);
+    cci_lib_wait_idle();
     cci_host_forget();
     cci_lib_drop_table();
 }

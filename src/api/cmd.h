@@ -3,8 +3,8 @@
  *
  * A command is a list of settings until it starts; then it is a call on the control connection (control/exec.h). It
  * starts once. Any number of threads may wait: one of them waits for the guest, the others for that one, and the
- * result is kept. A wait ends early by the command's own token, which fires when the caller's token does, and when the
- * command is freed. A command that is given up in this way is killed.
+ * result is kept. A command that is freed, or whose caller's token fires, is given up: its own token fires, which ends
+ * the waits, and it is killed. It may be just about to be sent meanwhile; cci_cmd_begin then kills it.
  *
  * Every call on a command is also a call on its instance, so that closing the instance waits for it.
  */
@@ -23,9 +23,9 @@ struct cci_cmd {
     struct cci_instance *inst;    /* one reference to its object */
     struct cci_instance_item item; /* in the instance's list of what closing takes along */
     struct cci_cancel *cancel;    /* the command's own token */
-    struct cci_cancel *outer;     /* the caller's, or NULL */
-    struct cci_cancel_hook hook;  /* fires `cancel` when `outer` fires */
-    struct cci_monitor monitor;   /* guards what follows */
+    struct cci_cancel_hook hook;  /* gives the command up when `outer` fires; attached from the start on */
+    struct cci_monitor monitor;   /* guards what follows; locked after a token, never before one that a caller holds */
+    struct cci_cancel *outer;     /* the caller's token, or NULL; fixed once started */
     struct cci_strings argv, env;
     char *dir;
     bool image_dir; /* dir is the image's choice, which the guest makes if it is missing */
@@ -36,16 +36,10 @@ struct cci_cmd {
     int exit_code;
 };
 
-static void cci_cmd_on_outer_cancel(void *ctx)
-{
-    cci_cancel_fire(((struct cci_cmd *)ctx)->cancel);
-}
-
 static void cci_cmd_destroy(struct cci_object *o)
 {
     struct cci_cmd *c = (struct cci_cmd *)o;
-    if (c->outer)
-        cci_cancel_detach(c->outer, &c->hook);
+    cci_cancel_detach(c->outer, &c->hook);
     cci_cancel_unref(c->outer);
     cci_cancel_unref(c->cancel);
     cci_exec_free(c->exec);
@@ -60,22 +54,24 @@ static void cci_cmd_destroy(struct cci_object *o)
     cci_mem_free(c);
 }
 
-/* The handle is gone: ends the waits, and the program if it runs. */
-static void cci_cmd_abandon(struct cci_cmd *c)
+/* Ends the waits, and the program if it runs. */
+static void cci_cmd_give_up(void *ctx)
 {
+    struct cci_cmd *c = ctx;
     cci_cancel_fire(c->cancel);
     cci_monitor_lock(&c->monitor);
     if (c->exec && !c->finished)
         cci_exec_kill(c->exec, CCI_CMD_SIGKILL);
     cci_monitor_unlock(&c->monitor);
-    cci_object_unref(&c->object);
 }
 
 CC_API void cc_cmd_free(cc_cmd cmd)
 {
     struct cci_object *o;
-    if (cci_handle_release(cmd, CCI_KIND_CMD, &o, NULL) == CC_OK)
-        cci_cmd_abandon((struct cci_cmd *)o);
+    if (cci_handle_release(cmd, CCI_KIND_CMD, &o, NULL) != CC_OK)
+        return;
+    cci_cmd_give_up(o);
+    cci_object_unref(o);
 }
 
 /* ---- Making one ------------------------------------------------------------------------------------------ */
@@ -109,7 +105,7 @@ static struct cci_cmd *cci_cmd_make(struct cci_instance *inst)
     c->inst = inst;
     cci_object_ref(&inst->object);
     if (!c->cancel || !cci_cmd_fill(c, cci_image_config(inst->image))) {
-        cci_cmd_destroy(&c->object);
+        cci_object_unref(&c->object);
         return NULL;
     }
     return c;
@@ -118,10 +114,11 @@ static struct cci_cmd *cci_cmd_make(struct cci_instance *inst)
 /* Gives the command its handle, and the instance the duty to free it. */
 static cc_error_code cci_cmd_publish(struct cci_cmd *c, cc_cmd *out, cc_error *err)
 {
-    struct cci_instance *inst = c->inst;
+    cci_object_ref(&c->object); /* a handle may be freed as soon as it exists */
     cc_error_code code = cci_handle_publish(&c->object, CCI_KIND_CMD, out, err);
     if (code == CC_OK)
-        cci_instance_remember(inst, &c->item, *out);
+        cci_instance_remember(c->inst, &c->item, c->object.handle);
+    cci_object_unref(&c->object);
     return code;
 }
 
@@ -144,7 +141,7 @@ CC_API cc_error_code cc_cmd_new(cc_instance inst, const char *name, const char *
     } else {
         code = cci_fail_nomem(err);
         if (c)
-            cci_cmd_destroy(&c->object);
+            cci_object_unref(&c->object);
     }
     cci_instance_leave(i);
     return cci_api_end("command", code, err);
@@ -178,7 +175,7 @@ CC_API cc_error_code cc_cmd_entrypoint(cc_instance inst, const char *const *args
     if (code == CC_OK)
         code = cci_cmd_publish(c, out, err);
     else if (c)
-        cci_cmd_destroy(&c->object);
+        cci_object_unref(&c->object);
     cci_instance_leave(i);
     return cci_api_end("entrypoint", code, err);
 }
@@ -311,18 +308,6 @@ CC_API cc_error_code cc_cmd_environ(cc_cmd cmd, char ***out, size_t *count, cc_e
     return cci_api_end("environ", code, err);
 }
 
-/* Puts `token`, whose reference it takes over, in the place of the caller's token. */
-static void cci_cmd_replace_outer(struct cci_cmd *c, struct cci_cancel *token)
-{
-    struct cci_cancel *old = c->outer;
-    if (old)
-        cci_cancel_detach(old, &c->hook);
-    cci_cancel_unref(old);
-    c->outer = token;
-    if (token && cci_cancel_attach(token, &c->hook, cci_cmd_on_outer_cancel, c))
-        cci_cancel_fire(c->cancel);
-}
-
 CC_API cc_error_code cc_cmd_set_cancel(cc_cmd cmd, cc_cancel_token cancel, cc_error *err)
 {
     struct cci_cmd *c;
@@ -335,10 +320,10 @@ CC_API cc_error_code cc_cmd_set_cancel(cc_cmd cmd, cc_cancel_token cancel, cc_er
         cci_cancel_unref(token);
         return cci_api_end("set_cancel", code, err);
     }
-    /* Tokens are locked by whoever fires them, which never holds this monitor: the order token, then monitor, is kept
-     * because cci_cancel_fire of c->cancel finds nobody attached before the start. */
-    cci_cmd_replace_outer(c, token);
+    struct cci_cancel *old = c->outer;
+    c->outer = token;
     cci_cmd_leave_unlock(c);
+    cci_cancel_unref(old);
     return cci_api_end("set_cancel", CC_OK, err);
 }
 
@@ -355,9 +340,12 @@ static cc_error_code cci_cmd_begin(struct cci_cmd *c, enum cci_cmd_capture captu
     cci_monitor_unlock(&c->monitor);
     if (again)
         return cci_fail(err, CC_ERR_INVALID_ARGUMENT, NULL, "the command was started before; it runs once");
+    /* From here on the settings do not change, so no lock is needed to read them. */
+    if (cci_cancel_attach(c->outer, &c->hook, cci_cmd_give_up, c))
+        cci_cancel_fire(c->cancel);
     if (cci_cancel_is_set(c->cancel))
         return cci_fail(err, CC_ERR_CANCELLED, c->argv.at[0], "cancelled before the command was started");
-    memset(&spec, 0, sizeof(spec)); /* from here on the settings do not change, so no lock is needed to read them */
+    memset(&spec, 0, sizeof(spec));
     spec.argv = (const char *const *)c->argv.at;
     spec.argc = c->argv.count;
     spec.env = (const char *const *)c->env.at;
@@ -374,6 +362,8 @@ static cc_error_code cci_cmd_begin(struct cci_cmd *c, enum cci_cmd_capture captu
     cci_monitor_lock(&c->monitor);
     c->exec = exec;
     cci_monitor_unlock(&c->monitor);
+    if (cci_cancel_is_set(c->cancel)) /* given up when there was nothing to kill yet */
+        cci_exec_kill(exec, CCI_CMD_SIGKILL);
     return notify ? cci_exec_started(exec, &wait, err) : CC_OK;
 }
 
@@ -400,8 +390,6 @@ static cc_error_code cci_cmd_finish(struct cci_cmd *c, int *exit_code, cc_error 
     if (finished)
         return CC_OK;
     cc_error_code code = cci_exec_wait(exec, &wait, &result, err);
-    if (code == CC_ERR_CANCELLED)
-        cci_exec_kill(exec, CCI_CMD_SIGKILL);
     cci_monitor_lock(&c->monitor);
     c->waiting = false;
     c->finished = code == CC_OK;

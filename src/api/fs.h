@@ -27,7 +27,7 @@ CC_API cc_error_code cc_fs_read_file(cc_instance inst, const char *path, uint8_t
         *len = 0;
     cc_error_code code = cci_fs_enter(inst, path, out && len ? out : NULL, &i, err);
     if (code == CC_OK) {
-        code = cci_file_read(i->vm.control, path, SIZE_MAX, out, len, &wait, err);
+        code = cci_file_read(i->vm.control, path, 0, out, len, &wait, err);
         cci_instance_leave(i);
     }
     return cci_api_end("read_file", code, err);

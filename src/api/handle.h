@@ -7,7 +7,8 @@
  * another, so that a close in one thread never takes the object from under a call in another.
  *
  * The table is the library's one registry. It is a global because handles are plain numbers; its mutex is
- * statically initialised, so that calls before cc_init find an empty table and not a crash.
+ * statically initialised, so that calls before cc_init find an empty table and not a crash. It also counts the objects
+ * that live, so that cc_shutdown can wait until the calls of other threads have let go of theirs.
  */
 #ifndef CCI_API_HANDLE_H
 #define CCI_API_HANDLE_H
@@ -37,9 +38,13 @@ static struct cci_registry {
     struct cci_mutex mutex;
     struct cci_slot *slots;
     uint32_t count, cap;
-    uint32_t free_list;  /* slot number + 1 */
-    unsigned init_count; /* cc_init calls without their cc_shutdown */
-} cci_registry = {.mutex = CCI_MUTEX_INIT};
+    uint32_t free_list;        /* slot number + 1 */
+    uint32_t first_generation; /* of new slots: beyond those of tables before, so that their handles stay invalid */
+    unsigned init_count;       /* cc_init calls without their cc_shutdown */
+    bool stopping;             /* the last cc_shutdown is under way */
+    unsigned live;             /* objects, and calls that work on none, which cc_shutdown waits for */
+    struct cci_cond changed;   /* live became 0, or stopping false */
+} cci_registry = {.mutex = CCI_MUTEX_INIT, .first_generation = 1, .changed = CCI_COND_INIT};
 
 static const char *cci_kind_name(enum cci_kind kind)
 {
@@ -76,7 +81,7 @@ static bool cci_handle_take_slot(uint32_t *out)
         r->cap = cap;
     }
     *out = r->count++;
-    r->slots[*out] = (struct cci_slot){NULL, 1, 0};
+    r->slots[*out] = (struct cci_slot){NULL, r->first_generation, 0};
     return true;
 }
 
@@ -86,6 +91,23 @@ static void cci_object_init(struct cci_object *o, void (*destroy)(struct cci_obj
     o->refs = 1;
     o->handle = 0;
     o->destroy = destroy;
+    cci_mutex_lock(&cci_registry.mutex);
+    cci_registry.live++;
+    cci_mutex_unlock(&cci_registry.mutex);
+}
+
+/* Something that cc_shutdown waits for is no more. */
+static void cci_registry_leave(void)
+{
+    cci_mutex_lock(&cci_registry.mutex);
+    if (--cci_registry.live == 0)
+        cci_cond_wake(&cci_registry.changed);
+    cci_mutex_unlock(&cci_registry.mutex);
+}
+
+static cc_error_code cci_handle_fail_down(cc_error *err)
+{
+    return cci_fail(err, CC_ERR_INVALID_ARGUMENT, NULL, "the library is not initialised: call cc_init first");
 }
 
 /* Gives an object its handle. On success the table takes over the maker's reference; on failure it stays. */
@@ -104,9 +126,7 @@ static cc_error_code cci_handle_new(struct cci_object *o, enum cci_kind kind, cc
     cci_mutex_unlock(&r->mutex);
     if (ok)
         return CC_OK;
-    if (!inited)
-        return cci_fail(err, CC_ERR_INVALID_ARGUMENT, NULL, "the library is not initialised: call cc_init first");
-    return cci_fail_nomem(err);
+    return inited ? cci_fail_nomem(err) : cci_handle_fail_down(err);
 }
 
 /* Whether slot s holds the object of this handle. With the mutex held. */
@@ -163,8 +183,10 @@ static void cci_object_unref(struct cci_object *o)
     cci_mutex_lock(&cci_registry.mutex);
     bool last = --o->refs == 0;
     cci_mutex_unlock(&cci_registry.mutex);
-    if (last)
-        o->destroy(o);
+    if (!last)
+        return;
+    o->destroy(o);
+    cci_registry_leave();
 }
 
 /* Makes the handle invalid. The object, with the table's reference, is the caller's now: of several calls at once one

@@ -33,7 +33,7 @@ static cc_error_code cci_host_ask(struct cci_hv_caps *caps, cc_error *err)
     if (!cci_host.asked) {
         cci_host.code = cci_host_hv()->probe(&cci_host.caps, &why);
         (void)snprintf(cci_host.message, sizeof(cci_host.message), "%s", why.message ? why.message : "out of memory");
-        cci_host.asked = true;
+        cci_host.asked = cci_host.code == CC_OK || cci_host.code == CC_ERR_HYPERVISOR_UNAVAILABLE;
         cci_error_release(&why);
     }
     if (caps)
@@ -58,7 +58,11 @@ static void cci_host_forget(void)
 CC_API cc_error_code cc_supports_hypervisor(cc_error *err)
 {
     cci_error_clear(err);
-    cc_error_code code = cci_lib_is_up(err) ? cci_host_ask(NULL, err) : CC_ERR_INVALID_ARGUMENT;
+    cc_error_code code = cci_lib_enter(err);
+    if (code == CC_OK) {
+        code = cci_host_ask(NULL, err);
+        cci_registry_leave();
+    }
     return cci_api_end("supports_hypervisor", code, err);
 }
 
@@ -66,17 +70,21 @@ CC_API cc_error_code cc_query_capabilities(cc_capabilities *out, cc_error *err)
 {
     struct cci_hv_caps caps;
     cci_error_clear(err);
-    if (!out)
-        return cci_api_end("query_capabilities", cci_api_null("out", err), err);
-    memset(out, 0, sizeof(*out));
-    if (!cci_lib_is_up(err))
-        return cci_api_end("query_capabilities", CC_ERR_INVALID_ARGUMENT, err);
-    out->hypervisor_available = cci_host_ask(&caps, NULL) == CC_OK;
+    if (out)
+        memset(out, 0, sizeof(*out));
+    cc_error_code code = out ? cci_lib_enter(err) : cci_api_null("out", err);
+    if (code)
+        return cci_api_end("query_capabilities", code, err);
+    code = cci_host_ask(&caps, err);
+    cci_registry_leave();
+    if (code && code != CC_ERR_HYPERVISOR_UNAVAILABLE)
+        return cci_api_end("query_capabilities", code, err);
+    out->hypervisor_available = code == CC_OK;
     out->hypervisor = "kvm";
     out->architecture = CCI_PLATFORM_ARCH;
     out->max_memory_mb = cci_os_memory() >> 20;
     out->max_cpus = out->hypervisor_available ? (int)caps.max_cpus : 0;
-    return CC_OK;
+    return cci_api_end("query_capabilities", CC_OK, err);
 }
 
 #endif

@@ -3,8 +3,11 @@
  *
  * An instance is entered by every call that works on it or on something of its, and left at the call's end. Closing
  * takes the handle away, so that no further call enters; breaks the connection to the agent, which ends the calls that
- * wait; waits until all have left; and only then takes the machine down. So no call ever finds a machine half gone,
- * and every thread of the instance has ended when close returns.
+ * wait; waits until all have left and every command is gone; and only then takes the machine down. So no call ever
+ * finds a machine half gone, and every thread of the instance has ended when close returns.
+ *
+ * An instance has its handle from before its machine starts, though only cc_shutdown, which looks at the table, can
+ * know it: a start that is under way then ends as any other call.
  *
  * A guest that ends by itself is not a close: the instance stays, its calls fail with CC_ERR_NOT_RUNNING and the
  * reason, and cc_instance_wait returns.
@@ -18,7 +21,7 @@
 
 /* Something with a handle that ends with its instance. */
 struct cci_instance_item {
-    cc_handle handle;
+    cc_handle handle; /* 0 once the instance has freed it */
     struct cci_instance_item *next, **link; /* link is NULL when not in the list */
 };
 
@@ -89,22 +92,19 @@ static void cci_instance_forget(struct cci_instance *i, struct cci_instance_item
         if (item->next)
             item->next->link = item->link;
         item->link = NULL;
+        cci_cond_wake(&i->monitor.cond);
     }
     cci_monitor_unlock(&i->monitor);
 }
 
-/* The handle of one item, taken out of the list; 0 when there is none left. */
+/* The handle of one item, which is the caller's to free; 0 when there is none left. */
 static cc_handle cci_instance_next_item(struct cci_instance *i)
 {
     cc_handle handle = 0;
     cci_monitor_lock(&i->monitor);
-    struct cci_instance_item *item = i->items;
-    if (item) {
+    for (struct cci_instance_item *item = i->items; item && !handle; item = item->next) {
         handle = item->handle;
-        i->items = item->next;
-        if (item->next)
-            item->next->link = &i->items;
-        item->link = NULL;
+        item->handle = 0;
     }
     cci_monitor_unlock(&i->monitor);
     return handle;
@@ -125,6 +125,11 @@ static bool cci_instance_is_left(void *ctx)
     return ((struct cci_instance *)ctx)->calls == 0;
 }
 
+static bool cci_instance_has_no_items(void *ctx)
+{
+    return ((struct cci_instance *)ctx)->items == NULL;
+}
+
 /* Ends an instance whose handle is gone, or never was; then gives the caller's reference back. */
 static void cci_instance_end(struct cci_instance *i)
 {
@@ -138,6 +143,9 @@ static void cci_instance_end(struct cci_instance *i)
     cci_monitor_unlock(&i->monitor);
     while ((item = cci_instance_next_item(i)) != 0)
         cci_handle_drop(item, (enum cci_kind)(item >> 56));
+    /* Another thread may be freeing one, which closes streams of the machine. */
+    (void)cci_monitor_wait(&i->monitor, &forever, cci_instance_has_no_items, i, "commands to end", NULL);
+    cci_monitor_unlock(&i->monitor);
     cci_vm_stop(&i->vm);
     cci_object_unref(&i->object);
 }
@@ -182,11 +190,11 @@ static cc_error_code cci_instance_resolve(const cc_instance_options *from, cc_in
     if (o->enable_gpu || o->mounts || o->mount_count)
         return cci_fail(err, bad, NULL, "%s is not in this version", o->enable_gpu ? "enable_gpu" : "mounts");
     if (o->memory_mb < CCI_INSTANCE_MEMORY_MIN_MB || o->memory_mb > CCI_INSTANCE_MEMORY_MAX_MB)
-        return cci_fail(err, bad, NULL, "memory_mb must be 0 (for %d) or %d and more", CCI_INSTANCE_MEMORY_MB,
-                        CCI_INSTANCE_MEMORY_MIN_MB);
+        return cci_fail(err, bad, NULL, "memory_mb must be 0 (for %d) or from %d to %llu", CCI_INSTANCE_MEMORY_MB,
+                        CCI_INSTANCE_MEMORY_MIN_MB, (unsigned long long)CCI_INSTANCE_MEMORY_MAX_MB);
     if (o->disk_mb < CCI_INSTANCE_DISK_MIN_MB || o->disk_mb > CCI_INSTANCE_DISK_MAX_MB)
-        return cci_fail(err, bad, NULL, "disk_mb must be 0 (for %d) or %d and more", CCI_INSTANCE_DISK_MB,
-                        CCI_INSTANCE_DISK_MIN_MB);
+        return cci_fail(err, bad, NULL, "disk_mb must be 0 (for %d) or from %d to %llu", CCI_INSTANCE_DISK_MB,
+                        CCI_INSTANCE_DISK_MIN_MB, (unsigned long long)CCI_INSTANCE_DISK_MAX_MB);
     if (o->cpus < 0)
         return cci_fail(err, bad, NULL, "cpus is negative");
     if (!(o->timeout_seconds >= 0) || !(o->boot_timeout_seconds >= 0))
@@ -197,7 +205,7 @@ static cc_error_code cci_instance_resolve(const cc_instance_options *from, cc_in
 /* An instance with nothing running in it; NULL when there is no memory. */
 static struct cci_instance *cci_instance_make(struct cci_image *image)
 {
-    uint8_t random[6];
+    uint8_t random[6] = {0};
     struct cci_instance *i = cci_mem_zalloc(1, sizeof(*i));
     if (!i)
         return NULL;
@@ -235,6 +243,40 @@ static cc_error_code cci_instance_start(struct cci_instance *i, const cc_instanc
     return code;
 }
 
+/* Whether the image can run here at all. */
+static cc_error_code cci_instance_check_platform(const struct cci_image *image, cc_error *err)
+{
+    const struct cci_platform *have = &cci_image_config(image)->platform;
+    const struct cci_platform here = cci_platform_host();
+    if (strcmp(have->arch, here.arch) == 0 || !have->arch[0])
+        return CC_OK;
+    return cci_fail(err, CC_ERR_INVALID_ARGUMENT, NULL, "the image is for %s, and guests here are %s",
+                    cci_platform_spell(have).text, cci_platform_spell(&here).text);
+}
+
+/* Starts an instance that nobody knows yet. On failure it is ended; the caller's reference is used up in any case. */
+static cc_error_code cci_instance_launch(struct cci_instance *i, const cc_instance_options *o, cc_instance *out,
+                                         cc_error *err)
+{
+    cc_handle h;
+    cc_error_code code = cci_vm_begin(&i->vm, err);
+    i->calls = 1; /* this one */
+    if (code == CC_OK)
+        code = cci_handle_new(&i->object, CCI_KIND_INSTANCE, &h, err);
+    if (code) {
+        i->calls = 0;
+        cci_instance_end(i);
+        return code;
+    }
+    code = cci_instance_start(i, o, err);
+    cci_instance_leave(i);
+    if (code == CC_OK)
+        *out = h;
+    else
+        cci_instance_close_handle(h);
+    return code;
+}
+
 CC_API cc_error_code cc_instance_new(cc_instance_source source, const cc_instance_options *opts, cc_instance *out,
                                      cc_error *err)
 {
@@ -248,13 +290,13 @@ CC_API cc_error_code cc_instance_new(cc_instance_source source, const cc_instanc
         code = cci_handle_get(source, CCI_KIND_SOURCE, &o, err);
     if (code)
         return cci_api_end("new", code, err);
-    struct cci_instance *i = cci_instance_make(((struct cci_source *)o)->image);
+    struct cci_image *image = ((struct cci_source *)o)->image;
+    code = cci_instance_check_platform(image, err);
+    if (code == CC_OK) {
+        struct cci_instance *i = cci_instance_make(image);
+        code = i ? cci_instance_launch(i, &resolved, out, err) : cci_fail_nomem(err);
+    }
     cci_object_unref(o);
-    code = i ? cci_instance_start(i, &resolved, err) : cci_fail_nomem(err);
-    if (code == CC_OK)
-        code = cci_handle_new(&i->object, CCI_KIND_INSTANCE, out, err);
-    if (code && i)
-        cci_instance_end(i);
     return cci_api_end("new", code, err);
 }
 

@@ -39,7 +39,7 @@ CC_API cc_error_code cc_set_allocator(const cc_allocator *allocator, cc_error *e
     if (allocator && !allocator->realloc_fn)
         return cci_api_end("set_allocator", cci_api_null("realloc_fn", err), err);
     cci_mutex_lock(&cci_registry.mutex);
-    if (cci_registry.init_count)
+    if (cci_registry.init_count || cci_registry.stopping)
         code = CC_ERR_INVALID_ARGUMENT;
     else
         cci_mem_hook = allocator ? *allocator : (cc_allocator){cci_mem_default_alloc, NULL};
@@ -54,30 +54,61 @@ CC_API cc_error_code cc_set_allocator(const cc_allocator *allocator, cc_error *e
 CC_API cc_error_code cc_init(void)
 {
     cci_mutex_lock(&cci_registry.mutex);
+    while (cci_registry.stopping)
+        (void)cci_cond_wait(&cci_registry.changed, &cci_registry.mutex, CCI_FOREVER);
     cci_registry.init_count++;
     cci_mutex_unlock(&cci_registry.mutex);
     return CC_OK;
 }
 
-static bool cci_lib_is_up(cc_error *err)
+/* For calls that work on no object: cc_shutdown waits until cci_registry_leave. */
+static cc_error_code cci_lib_enter(cc_error *err)
 {
     cci_mutex_lock(&cci_registry.mutex);
     bool up = cci_registry.init_count > 0;
+    if (up)
+        cci_registry.live++;
     cci_mutex_unlock(&cci_registry.mutex);
-    if (!up)
-        (void)cci_fail(err, CC_ERR_INVALID_ARGUMENT, NULL, "the library is not initialised: call cc_init first");
-    return up;
+    return up ? CC_OK : cci_handle_fail_down(err);
 }
 
-/* The library is down, and its table is freed: which old handles were once valid is forgotten. */
-static void cci_lib_drop_table(void)
+/* One cc_shutdown. True for the last: no handle can be made any more, and the caller ends what there is. */
+static bool cci_lib_stop(void)
+{
+    struct cci_registry *r = &cci_registry;
+    cci_mutex_lock(&r->mutex);
+    bool last = r->init_count == 1;
+    r->stopping |= last;
+    if (r->init_count)
+        r->init_count--;
+    cci_mutex_unlock(&r->mutex);
+    return last;
+}
+
+/* Every handle is gone: waits until the calls under way are, too. */
+static void cci_lib_wait_idle(void)
 {
     cci_mutex_lock(&cci_registry.mutex);
-    cci_mem_free(cci_registry.slots);
-    cci_registry.slots = NULL;
-    cci_registry.count = cci_registry.cap = cci_registry.free_list = 0;
-    cci_registry.init_count = 0;
+    while (cci_registry.live)
+        (void)cci_cond_wait(&cci_registry.changed, &cci_registry.mutex, CCI_FOREVER);
     cci_mutex_unlock(&cci_registry.mutex);
+}
+
+/* The library is down. */
+static void cci_lib_drop_table(void)
+{
+    struct cci_registry *r = &cci_registry;
+    cci_mutex_lock(&r->mutex);
+    for (uint32_t i = 0; i < r->count; i++)
+        r->first_generation = CCI_MAX(r->first_generation, r->slots[i].generation);
+    if (r->first_generation > CCI_GENERATION_MAX)
+        r->first_generation = 1;
+    cci_mem_free(r->slots);
+    r->slots = NULL;
+    r->count = r->cap = r->free_list = 0;
+    r->stopping = false;
+    cci_cond_wake(&r->changed);
+    cci_mutex_unlock(&r->mutex);
 }
 
 static void cci_lib_close_kind(enum cci_kind kind, void (*close_fn)(cc_handle h))

@@ -33,12 +33,12 @@ static cc_error_code cci_client_make(const char *dir, cc_oci_client *out, cc_err
     struct cci_client *c = cci_mem_zalloc(1, sizeof(*c));
     if (!c)
         return cci_fail_nomem(err);
-    cci_object_init(&c->object, cci_client_destroy);
     cc_error_code code = cci_store_open(dir, &c->store, err);
     if (code) {
         cci_mem_free(c);
         return code;
     }
+    cci_object_init(&c->object, cci_client_destroy);
     return cci_handle_publish(&c->object, CCI_KIND_CLIENT, out, err);
 }
 

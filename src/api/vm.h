@@ -48,7 +48,6 @@ struct cci_vm_config {
 /* How far the start came; everything up to there is to be taken apart. */
 struct cci_vm {
     bool begun; /* loop, pool and monitor are there */
-    bool has_devices;
     struct cci_loop loop;
     struct cci_pool pool;
     struct cci_disk root_disk, scratch_disk;
@@ -61,8 +60,8 @@ struct cci_vm {
     cci_fd timer; /* of timeout_seconds */
     struct cci_loop_source timer_source;
     double timeout_seconds;
-    bool dmesg;
     struct cci_monitor monitor; /* guards what follows */
+    bool has_devices;           /* a disconnect may come while they are made */
     bool ended;
 };
 
@@ -171,7 +170,9 @@ static cc_error_code cci_vm_plug(struct cci_vm *vm, cc_error *err)
     cci_vsock_init(&vm->vsock, mem, irq[2], NULL);
     cci_rng_init(&vm->rng, mem, irq[3]);
     cci_balloon_init(&vm->balloon, mem, irq[4]);
+    cci_monitor_lock(&vm->monitor);
     vm->has_devices = true;
+    cci_monitor_unlock(&vm->monitor);
     for (unsigned i = 0; i < CCI_VM_DEVICES && code == CC_OK; i++)
         code = cci_vm_attach(vm, cci_vm_device(vm, i), i, err);
     return code;
@@ -191,6 +192,7 @@ static void cci_vm_on_ready(void *ctx, struct cci_stream *s, uint32_t peer_port)
     cci_control_attach(((struct cci_vm *)ctx)->control, s);
 }
 
+/* Prepares a zeroed vm. */
 static cc_error_code cci_vm_begin(struct cci_vm *vm, cc_error *err)
 {
     cci_monitor_init(&vm->monitor);
@@ -289,6 +291,13 @@ static void cci_vm_arm_timer(void *ctx)
     }
 }
 
+/* On the I/O thread: the time-out does not fire any more, and is not being dealt with. */
+static void cci_vm_disarm_timer(void *ctx)
+{
+    struct cci_vm *vm = ctx;
+    cci_loop_remove(&vm->loop, &vm->timer_source);
+}
+
 /* The time-out of an instance that has started. */
 static cc_error_code cci_vm_start_timer(struct cci_vm *vm, double seconds, cc_error *err)
 {
@@ -299,15 +308,12 @@ static cc_error_code cci_vm_start_timer(struct cci_vm *vm, double seconds, cc_er
     return vm->timer >= 0 ? CC_OK : cci_fail(err, CC_ERR_IO, NULL, "cannot make a timer: too many open files?");
 }
 
-/* Starts a zeroed vm, and returns when its agent takes commands. After a failure cci_vm_disconnect and cci_vm_stop
- * take apart what there is. */
+/* Starts a vm after cci_vm_begin, and returns when its agent takes commands. After a failure cci_vm_disconnect and
+ * cci_vm_stop take apart what there is. */
 static cc_error_code cci_vm_start(struct cci_vm *vm, const struct cci_vm_config *c, const struct cci_wait *wait,
                                   cc_error *err)
 {
-    vm->dmesg = c->dmesg;
-    cc_error_code code = cci_vm_begin(vm, err);
-    if (code == CC_OK)
-        code = cci_vm_open_disks(vm, c, err);
+    cc_error_code code = cci_vm_open_disks(vm, c, err);
     if (code == CC_OK)
         code = cci_vm_make_machine(vm, c, err);
     if (code == CC_OK)
@@ -321,14 +327,18 @@ static cc_error_code cci_vm_start(struct cci_vm *vm, const struct cci_vm_config 
 
 /* ---- The end --------------------------------------------------------------------------------------------- */
 
-/* Breaks the connection to the agent: every call that waits ends, and none succeeds any more. */
+/* Breaks the connection to the agent: every call that waits ends, and none succeeds any more. Any thread, also while
+ * another is in cci_vm_start. */
 static void cci_vm_disconnect(struct cci_vm *vm)
 {
     if (!vm->begun)
         return;
     if (vm->control)
         cci_vm_ended(vm, "the instance was closed");
-    if (vm->has_devices)
+    cci_monitor_lock(&vm->monitor);
+    bool has_devices = vm->has_devices;
+    cci_monitor_unlock(&vm->monitor);
+    if (has_devices)
         cci_vsock_kill(&vm->vsock);
 }
 
@@ -341,6 +351,8 @@ static void cci_vm_stop(struct cci_vm *vm)
         cci_machine_stop(vm->machine);
     if (vm->has_devices)
         cci_vsock_unlisten(&vm->vsock, CCI_PROTO_READY_PORT);
+    if (vm->timer >= 0)
+        cci_loop_call(&vm->loop, cci_vm_disarm_timer, vm);
     if (vm->control)
         cci_control_close(vm->control);
     cci_loop_stop(&vm->loop);

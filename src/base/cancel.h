@@ -109,13 +109,15 @@ static bool cci_cancel_attach(struct cci_cancel *c, struct cci_cancel_hook *h, v
 
 static void cci_cancel_detach(struct cci_cancel *c, struct cci_cancel_hook *h)
 {
-    if (!c || !h->link)
+    if (!c)
         return;
-    cci_mutex_lock(&c->mutex);
-    *h->link = h->next;
-    if (h->next)
-        h->next->link = h->link;
-    h->link = NULL;
+    cci_mutex_lock(&c->mutex); /* neighbours in the list write h->link, too */
+    if (h->link) {
+        *h->link = h->next;
+        if (h->next)
+            h->next->link = h->link;
+        h->link = NULL;
+    }
     cci_mutex_unlock(&c->mutex);
 }
 

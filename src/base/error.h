@@ -27,6 +27,15 @@ static void cci_error_release(cc_error *err)
     memset(err, 0, sizeof(*err));
 }
 
+/* Messages may quote names out of images and guests, and end up on a terminal: no control characters but newline and
+ * tab. */
+static void cci_error_make_printable(char *text)
+{
+    for (; text && *text; text++)
+        if (((unsigned char)*text < 0x20 && *text != '\n' && *text != '\t') || *text == 0x7f)
+            *text = '?';
+}
+
 static cc_error_code cci_fail_v(cc_error *err, cc_error_code code, int sys_errno, const char *path, const char *fmt,
                                 va_list args) CCI_PRINTF(5, 0);
 static cc_error_code cci_fail_v(cc_error *err, cc_error_code code, int sys_errno, const char *path, const char *fmt,
@@ -39,6 +48,7 @@ static cc_error_code cci_fail_v(cc_error *err, cc_error_code code, int sys_errno
     err->sys_errno = sys_errno;
     err->path = path ? cci_mem_strdup(path) : NULL;
     err->message = cci_mem_vprintf(fmt, args);
+    cci_error_make_printable(err->message);
     return code;
 }
 

@@ -93,6 +93,8 @@ static void cci_loop_run_calls(void *ctx, uint32_t events)
 static void cci_loop_main(void *ctx)
 {
     struct cci_loop *l = ctx;
+    cci_monitor_lock(&l->monitor); /* until cci_loop_start has set l->thread and l->running */
+    cci_monitor_unlock(&l->monitor);
     for (;;) {
         l->batch_count = epoll_wait(l->epoll, l->batch, CCI_LOOP_BATCH, -1);
         for (l->batch_next = 0; l->batch_next < l->batch_count;) {

@@ -139,8 +139,8 @@ static int cci_os_write_all(cci_fd fd, const void *buf, size_t n)
     const uint8_t *p = buf;
     while (n) {
         int64_t r = cci_os_write(fd, p, n);
-        if (r < 0)
-            return (int)r;
+        if (r <= 0)
+            return r ? (int)r : -EIO;
         p += r;
         n -= (size_t)r;
     }
@@ -152,8 +152,8 @@ static int cci_os_pwrite_all(cci_fd fd, const void *buf, size_t n, uint64_t off)
     const uint8_t *p = buf;
     while (n) {
         int64_t r = cci_os_pwrite(fd, p, n, off);
-        if (r < 0)
-            return (int)r;
+        if (r <= 0)
+            return r ? (int)r : -EIO;
         p += r;
         off += (uint64_t)r;
         n -= (size_t)r;
@@ -569,6 +569,7 @@ static bool cci_os_eventfd_take(cci_fd fd)
 /* A descriptor that becomes readable once, `ns` from now. */
 static cci_fd cci_os_timer(uint64_t ns)
 {
+    ns = ns ? ns : 1; /* 0 would mean never */
     struct {
         struct cci_os_timespec interval, value;
     } when = {{0, 0}, {(int64_t)(ns / 1000000000u), (int64_t)(ns % 1000000000u)}};

@@ -29,6 +29,8 @@ struct cci_cond {
     pthread_cond_t c;
 };
 
+#define CCI_COND_INIT {PTHREAD_COND_INITIALIZER} /* for a static one, and only for waits without a deadline */
+
 struct cci_thread {
     pthread_t t;
 };

@@ -157,16 +157,21 @@ static cc_error_code cci_control_dead_error(struct cci_control *ctl, cc_error *e
     return CC_ERR_NOT_RUNNING;
 }
 
-/* The stream has ended or failed. With the mutex held. */
-static void cci_control_on_break(struct cci_control *ctl, bool memory)
+/* The guest cannot be reached; why may yet be known. With the mutex held. */
+static void cci_control_lose(struct cci_control *ctl, const char *reason)
 {
-    const char *reason = ctl->greeted ? "the guest's agent ended" : "the guest's agent ended before it was ready";
     if (ctl->dead)
         return;
-    cci_control_die(ctl, memory ? "out of memory for what the guest sends" : reason);
+    cci_control_die(ctl, reason);
     cci_monitor_lock(&ctl->hello);
-    ctl->broke = !memory;
+    ctl->broke = true;
     cci_monitor_unlock(&ctl->hello);
+}
+
+/* The stream has ended or failed. With the mutex held. */
+static void cci_control_on_break(struct cci_control *ctl)
+{
+    cci_control_lose(ctl, ctl->greeted ? "the guest's agent ended" : "the guest's agent ended before it was ready");
 }
 
 /* ---- Sending ---------------------------------------------------------------------------------------------- */
@@ -179,7 +184,7 @@ static void cci_control_flush(struct cci_control *ctl)
         if (n == -EAGAIN)
             return;
         if (n <= 0) {
-            cci_control_on_break(ctl, false);
+            cci_control_on_break(ctl);
             return;
         }
         ctl->out_sent += (size_t)n;
@@ -295,7 +300,7 @@ static const char *cci_control_on_stream(struct cci_control *ctl, struct cci_cal
     struct cci_collect *c = cci_collect_new(&call->monitor, call->id, channel, call->limit);
     if (!c || ctl->dial(ctl->dial_ctx, CCI_PROTO_PORT, &s, NULL)) {
         cci_mem_free(c);
-        cci_control_die(ctl, "cannot open a connection to the guest for the output of a command or file");
+        cci_control_lose(ctl, "cannot open a connection to the guest for the output of a command or file");
         return NULL;
     }
     cci_monitor_lock(&call->monitor);
@@ -386,8 +391,10 @@ static void cci_control_ready(void *ctx, struct cci_stream *s)
         if (n > 0) {
             ctl->in.n += (size_t)n;
             cci_control_parse(ctl);
+        } else if (p) {
+            cci_control_on_break(ctl);
         } else {
-            cci_control_on_break(ctl, !p);
+            cci_control_die(ctl, "out of memory for what the guest sends");
         }
     }
     cci_mutex_unlock(&ctl->mutex);

@@ -39,7 +39,7 @@ enum cci_hv_exit_kind {
 struct cci_hv_exit {
     enum cci_hv_exit_kind kind;
     uint64_t addr;     /* port, or guest-physical address */
-    unsigned size;     /* of one access: 1, 2, 4 or 8 bytes */
+    unsigned size;     /* of one access: 1 to 8 bytes (other than 1, 2, 4 or 8 for a part of one that crosses a page) */
     unsigned count;    /* port accesses of a string instruction; else 1 */
     uint8_t *data;     /* size * count bytes to be read, or to be filled before the next vcpu_run */
     char why[160];     /* of CCI_HV_EXIT_FAIL */

@@ -20,7 +20,7 @@ static cc_error_code cci_kvm_arch_vm(struct cci_hv_vm *vm, cc_error *err)
     cc_error_code code = cci_kvm_call(vm->fd, KVM_SET_IDENTITY_MAP_ADDR, &identity, "place its identity map", err);
     if (code != CC_OK)
         return code;
-    int r = cci_os_ioctl_num(vm->fd, KVM_SET_TSS_ADDR, CCI_KVM_TSS);
+    int r = cci_kvm_number(vm->fd, KVM_SET_TSS_ADDR, CCI_KVM_TSS);
     if (r < 0)
         return cci_fail_errno(err, CC_ERR_HYPERVISOR_UNAVAILABLE, -r, NULL, "KVM cannot place its task segment: %s",
                               cci_errno_text(-r));
@@ -54,7 +54,7 @@ static cc_error_code cci_kvm_x86_cpuid(struct cci_hv_vcpu *vcpu, struct cci_x86_
     }
     cci_mem_free(raw);
     out->tsc_deadline = cci_kvm_has(vcpu->vm->kvm, KVM_CAP_TSC_DEADLINE_TIMER) > 0;
-    out->tsc_khz = (uint32_t)CCI_MAX(cci_os_ioctl_num(vcpu->fd, KVM_GET_TSC_KHZ, 0), 0);
+    out->tsc_khz = (uint32_t)CCI_MAX(cci_kvm_number(vcpu->fd, KVM_GET_TSC_KHZ, 0), 0);
     out->xsave = vcpu->vm->xsave;
     return code;
 }

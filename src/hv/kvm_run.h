@@ -50,7 +50,7 @@ static cc_error_code cci_kvm_check(cci_fd kvm, cc_error *err)
         {KVM_CAP_IMMEDIATE_EXIT, "immediate exit"},           {KVM_CAP_MP_STATE, "CPU states"},
         {KVM_CAP_EXT_CPUID, "CPUID tables"},
     };
-    int version = cci_os_ioctl_num(kvm, KVM_GET_API_VERSION, 0);
+    int version = cci_kvm_number(kvm, KVM_GET_API_VERSION, 0);
     if (version != KVM_API_VERSION)
         return cci_fail(err, CC_ERR_HYPERVISOR_UNAVAILABLE, "/dev/kvm",
                         "/dev/kvm speaks version %d of its interface and not %d", version, KVM_API_VERSION);
@@ -84,8 +84,8 @@ static cc_error_code cci_kvm_vm_new(struct cci_hv_vm **out, const struct cci_hv_
         code = cci_kvm_check(vm->kvm, err);
     if (code != CC_OK)
         goto fail;
-    vm->fd = cci_os_ioctl_num(vm->kvm, KVM_CREATE_VM, 0);
-    int size = cci_os_ioctl_num(vm->kvm, KVM_GET_VCPU_MMAP_SIZE, 0);
+    vm->fd = cci_kvm_number(vm->kvm, KVM_CREATE_VM, 0);
+    int size = cci_kvm_number(vm->kvm, KVM_GET_VCPU_MMAP_SIZE, 0);
     if (vm->fd < 0 || size < (int)sizeof(struct kvm_run)) {
         int e = vm->fd < 0 ? -vm->fd : EINVAL;
         code = cci_fail_errno(err, CC_ERR_HYPERVISOR_UNAVAILABLE, e, NULL, "KVM cannot create a virtual machine: %s",
@@ -142,7 +142,7 @@ static cc_error_code cci_kvm_vcpu_new(struct cci_hv_vm *vm, unsigned index, stru
     if (!vcpu)
         return cci_fail_nomem(err);
     vcpu->vm = vm;
-    vcpu->fd = cci_os_ioctl_num(vm->fd, KVM_CREATE_VCPU, index);
+    vcpu->fd = cci_kvm_number(vm->fd, KVM_CREATE_VCPU, index);
     vcpu->run = vcpu->fd < 0 ? NULL : cci_os_map_shared(vcpu->fd, vm->run_size);
     cc_error_code code = CC_OK;
     if (!vcpu->run) {

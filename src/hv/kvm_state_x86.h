@@ -234,8 +234,10 @@ static cc_error_code cci_kvm_vcpu_save(struct cci_hv_vcpu *vcpu, struct cci_buf 
 {
     __atomic_store_n(&vcpu->run->immediate_exit, 1, __ATOMIC_SEQ_CST);
     (void)cci_os_ioctl_num(vcpu->fd, KVM_RUN, 0);
-    if (!__atomic_load_n(&vcpu->kicked, __ATOMIC_SEQ_CST))
-        __atomic_store_n(&vcpu->run->immediate_exit, 0, __ATOMIC_SEQ_CST);
+    /* In this order: a kick sets the one and then the other, and one that comes now must not be lost. */
+    __atomic_store_n(&vcpu->run->immediate_exit, 0, __ATOMIC_SEQ_CST);
+    if (__atomic_load_n(&vcpu->kicked, __ATOMIC_SEQ_CST))
+        __atomic_store_n(&vcpu->run->immediate_exit, 1, __ATOMIC_SEQ_CST);
 
     cci_kvm_put_header(out);
     unsigned count;
@@ -246,7 +248,7 @@ static cc_error_code cci_kvm_vcpu_save(struct cci_hv_vcpu *vcpu, struct cci_buf 
             return code;
     }
     uint8_t khz[4];
-    cci_put_le32(khz, (uint32_t)CCI_MAX(cci_os_ioctl_num(vcpu->fd, KVM_GET_TSC_KHZ, 0), 0));
+    cci_put_le32(khz, (uint32_t)CCI_MAX(cci_kvm_number(vcpu->fd, KVM_GET_TSC_KHZ, 0), 0));
     cci_kvm_put(out, CCI_KVM_REC_TSC_KHZ, khz, sizeof(khz));
     cc_error_code code = cci_kvm_save_msrs(vcpu, out, err);
     if (code == CC_OK && out->failed)
@@ -262,8 +264,8 @@ static cc_error_code cci_kvm_vcpu_restore(struct cci_hv_vcpu *vcpu, struct cci_v
         return cci_kvm_bad_state("clock frequency", err);
     /* Scaling needs hardware help only when the frequency differs, so try only then. */
     uint32_t want = cci_le32(khz.p);
-    if (want && cci_os_ioctl_num(vcpu->fd, KVM_GET_TSC_KHZ, 0) != (int)want &&
-        cci_os_ioctl_num(vcpu->fd, KVM_SET_TSC_KHZ, want) < 0)
+    if (want && cci_kvm_number(vcpu->fd, KVM_GET_TSC_KHZ, 0) != (int)want &&
+        cci_kvm_number(vcpu->fd, KVM_SET_TSC_KHZ, want) < 0)
         return cci_fail(err, CC_ERR_HYPERVISOR_UNAVAILABLE, NULL,
                         "this host cannot run a clock of %u kHz, with which the machine was saved", want);
     unsigned count;

@@ -84,7 +84,7 @@ static void cci_archive_close(struct cci_archive *a)
 
 /* ---- The pass over the tar --------------------------------------------------------------------------- */
 
-/* Keeps a cleaned name. False when it is none that anybody could refer to. */
+/* Keeps a cleaned name. False when it is none that anybody could refer to, or (a->names.failed) without memory. */
 static bool cci_archive_name(struct cci_archive *a, struct cci_view name, uint32_t *out)
 {
     char clean[CCI_INDEX_MAX_PATH + 1];
@@ -104,6 +104,7 @@ static bool cci_archive_symlink(struct cci_archive *a, uint32_t name_at, struct 
     bool ok = cci_buf_add(&joined, target.p, target.n);
     struct cci_view view = {joined.p, joined.n};
     ok = ok && cci_archive_name(a, view, out);
+    a->names.failed |= joined.failed;
     cci_buf_free(&joined);
     return ok;
 }
@@ -130,13 +131,13 @@ static cc_error_code cci_archive_entry(void *ctx, const struct cci_tar_entry *e,
     struct cci_archive *a = pass->archive;
     struct cci_archive_member m = {NULL, NULL, 0, 0, CCI_ARCHIVE_OTHER, (uint32_t)a->count, pass->tar.offset, e->size};
     if (e->type == CCI_TAR_DIR || !cci_archive_name(a, e->path, &m.name_at))
-        return CC_OK;
+        return a->names.failed ? cci_fail_nomem(err) : CC_OK;
     if (e->type == CCI_TAR_FILE && !e->sparse)
         m.kind = CCI_ARCHIVE_FILE;
     if ((e->type == CCI_TAR_SYMLINK && cci_archive_symlink(a, m.name_at, e->link, &m.link_at)) ||
         (e->type == CCI_TAR_HARDLINK && cci_archive_name(a, e->link, &m.link_at)))
         m.kind = CCI_ARCHIVE_LINK;
-    return cci_archive_add(a, &m, err);
+    return a->names.failed ? cci_fail_nomem(err) : cci_archive_add(a, &m, err);
 }
 
 static cc_error_code cci_archive_data(void *ctx, uint64_t offset, const uint8_t *p, size_t n, cc_error *err)
@@ -177,6 +178,9 @@ static int cci_archive_sink(void *ctx, const uint8_t *p, size_t n)
     struct cci_archive_pass *pass = ctx;
     struct cci_archive *a = pass->archive;
     int r = 0;
+    pass->code = cci_archive_check_wait(a->wait, a->path, pass->err); /* a little input may become a lot of output */
+    if (pass->code)
+        return 1;
     if (n > CCI_ARCHIVE_MAX_PLAIN - pass->written)
         pass->code =
             cci_fail(pass->err, CC_ERR_IO, a->path, "the image file is larger than %llu bytes when decompressed",

@@ -33,7 +33,8 @@ struct cci_archive_images {
     struct cci_archive *archive;
     struct cci_archive_image *at;
     size_t count, cap;
-    size_t absent; /* images that are listed, but not there */
+    size_t listed; /* entries of all indexes so far, */
+    size_t absent; /* and those of them that are not there */
 };
 
 static void cci_archive_image_free(struct cci_archive_image *image)
@@ -119,7 +120,11 @@ static cc_error_code cci_archive_oci_item(struct cci_archive_images *l, const st
 {
     struct cci_strings names = {NULL, 0};
     const char *name = d->name ? d->name : d->tag;
-    bool ok = !name || cci_strings_add(&names, name);
+    if (l->listed++ == CCI_MANIFEST_MAX_IMAGES)
+        return cci_fail(err, CC_ERR_IO, l->archive->path, "the image file lists more than %d images",
+                        CCI_MANIFEST_MAX_IMAGES);
+    /* One that is too long to be a name must not be copied to each image that an index lists. */
+    bool ok = !name || strlen(name) >= CCI_REFERENCE_MAX || cci_strings_add(&names, name);
     if (above)
         ok = ok && cci_strings_add_all(&names, (const char *const *)above->at, above->count);
     cc_error_code code = CC_OK;

@@ -71,14 +71,18 @@ static bool cci_ext4_acl_has_id(const uint8_t *entry)
     return cci_le16(entry) == 2 || cci_le16(entry) == 8; /* a named user, a named group */
 }
 
-/* The size of an ACL on disk; 0 when it is malformed. */
+/* The size of an ACL on disk; 0 when it is malformed: Linux then lets nobody at the file. */
 static uint32_t cci_ext4_acl_size(const uint8_t *value, size_t n)
 {
     if (n < 4 || n % 8 != 4 || cci_le32(value) != 2)
         return 0;
     uint32_t size = 4;
-    for (size_t at = 4; at < n; at += 8)
+    for (size_t at = 4; at < n; at += 8) {
+        uint32_t tag = cci_le16(value + at); /* owner 1, user 2, owning group 4, group 8, mask 16, others 32 */
+        if (tag == 0 || tag > 32 || (tag & (tag - 1)) || cci_le16(value + at + 2) > 7)
+            return 0;
         size += cci_ext4_acl_has_id(value + at) ? 8 : 4;
+    }
     return size;
 }
 

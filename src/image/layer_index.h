@@ -6,10 +6,10 @@
  * stored. `index`, defined here, says everything else: one entry for each tar entry, in the order of the archive,
  * duplicates included. rootfs.h merges a chain of indexes into one filesystem and never looks at tar again.
  *
- * Format, all integers little-endian: a header (magic, version, count of entries, blocks in `data`), then the
- * entries, packed. An entry is 64 fixed bytes (see cci_index_put_fixed), then the path and the link target, each
- * with a NUL behind it so that a reader can point at them, then the extended attributes and the extents in the
- * encoding that struct cci_index_entry carries too:
+ * Format, all integers little-endian: a header (magic, version, size of the index, count of entries, blocks in
+ * `data`), then the entries, packed. An entry is 64 fixed bytes (see cci_index_put_fixed), then the path and the link
+ * target, each with a NUL behind it so that a reader can point at them, then the extended attributes and the extents in
+ * the encoding that struct cci_index_entry carries too:
  *
  *     attribute   u16 length of name, u16 zero, u32 length of value, name, value
  *     extent      u32 first block in the file, u32 count of blocks, u64 first block in `data`
@@ -285,7 +285,8 @@ static cc_error_code cci_index_add(struct cci_index_writer *w, const struct cci_
         return cci_fail(err, CC_ERR_IO, e.path, "cannot take a file of the layer, %s: \"%.200s\"", wrong, e.path);
     size_t path = strlen(e.path), target = strlen(e.target);
     size_t length = CCI_INDEX_FIXED + path + 1 + target + 1 + e.xattrs.n + e.extents.n;
-    if (e.extents.n > CCI_INDEX_MAX_BYTES || length > CCI_INDEX_MAX_BYTES - CCI_INDEX_HEADER - w->out.n)
+    size_t used = CCI_MAX(w->out.n, CCI_INDEX_HEADER); /* at most the limit */
+    if (e.extents.n > CCI_INDEX_MAX_BYTES || length > CCI_INDEX_MAX_BYTES - used)
         return cci_fail(err, CC_ERR_IO, e.path, "the layer has too many files: their index is larger than 256 MiB");
     if (w->out.n == 0)
         (void)cci_buf_add(&w->out, NULL, CCI_INDEX_HEADER);
@@ -319,6 +320,7 @@ static cc_error_code cci_index_finish(struct cci_index_writer *w, uint64_t data_
         return cci_fail(err, CC_ERR_UNKNOWN, NULL, "the layer's data and index do not fit together");
     memcpy(w->out.p, CCI_INDEX_MAGIC, 8);
     cci_put_le32(w->out.p + 8, CCI_INDEX_VERSION);
+    cci_put_le32(w->out.p + 12, (uint32_t)w->out.n);
     cci_put_le64(w->out.p + 16, w->count);
     cci_put_le64(w->out.p + 24, data_size / CCI_INDEX_BLOCK);
     bytes->p = w->out.p;

@@ -7,6 +7,8 @@
  *   paths      relative to the image's root, without "." and "..", as Docker and containerd clean them. One that
  *              leads out of the root is an error, and so is such a hard link target. Targets of symbolic links stay
  *              as they are: they mean something inside the guest only.
+ *   attributes "user." ones of anything but files and directories are left out: Linux knows none there (xattr(7)), and
+ *              whoever unpacks is told so and goes on.
  *   whiteouts  ".wh.NAME" says that NAME of the layers below is gone, ".wh..wh..opq" that all in its directory is.
  *              Other names at the root that begin with ".wh..wh." are notes of the AUFS driver, and are skipped as
  *              Docker does.
@@ -125,6 +127,23 @@ static cc_error_code cci_layer_target(struct cci_layer_tar *l, const struct cci_
     return CC_OK;
 }
 
+/* The attributes of an entry; a hard link has its target's. */
+static cc_error_code cci_layer_xattrs(struct cci_layer_tar *l, const struct cci_tar_entry *e, cc_error *err)
+{
+    static const char user[] = "user.";
+    bool has_user = e->type == CCI_TAR_FILE || e->type == CCI_TAR_DIR;
+    for (size_t i = 0; i < e->nxattrs && e->type != CCI_TAR_HARDLINK; i++) {
+        const struct cci_tar_xattr *a = &e->xattrs[i];
+        if (!has_user && a->name.n >= sizeof(user) - 1 && memcmp(a->name.p, user, sizeof(user) - 1) == 0)
+            continue;
+        if (!cci_index_put_xattr(&l->xattrs, (const char *)a->name.p, a->name.n, a->value.p, a->value.n))
+            return cci_fail_nomem(err);
+    }
+    l->entry.xattrs.p = l->xattrs.p;
+    l->entry.xattrs.n = l->xattrs.n;
+    return CC_OK;
+}
+
 /* Begins an entry. What the reader shows of it is gone when its data come, so all of it is copied. */
 static cc_error_code cci_layer_entry(void *ctx, const struct cci_tar_entry *e, cc_error *err)
 {
@@ -159,14 +178,7 @@ static cc_error_code cci_layer_entry(void *ctx, const struct cci_tar_entry *e, c
         x->major = e->major;
         x->minor = e->minor;
     }
-    for (size_t i = 0; i < e->nxattrs && e->type != CCI_TAR_HARDLINK; i++) {
-        const struct cci_tar_xattr *a = &e->xattrs[i];
-        if (!cci_index_put_xattr(&l->xattrs, (const char *)a->name.p, a->name.n, a->value.p, a->value.n))
-            return cci_fail_nomem(err);
-    }
-    x->xattrs.p = l->xattrs.p;
-    x->xattrs.n = l->xattrs.n;
-    return CC_OK;
+    return cci_layer_xattrs(l, e, err);
 }
 
 static cc_error_code cci_layer_data(void *ctx, uint64_t offset, const uint8_t *p, size_t n, cc_error *err)

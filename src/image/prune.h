@@ -78,18 +78,20 @@ static cci_fd cci_prune_lock_layer(const struct cci_prune *p, const char *name)
     return fd;
 }
 
-/* Removes a layer that is locked. */
-static cc_error_code cci_prune_layer(struct cci_prune *p, const char *name)
+/* Removes the layer whose directory is open, and locked, as `fd`. */
+static cc_error_code cci_prune_layer(struct cci_prune *p, const char *name, cci_fd fd)
 {
-    struct cci_digest diff_id;
+    struct cci_layer layer;
     uint64_t size = 0;
-    char *path = cci_store_path(p->store, "layers", name);
-    if (!path)
+    memset(&layer, 0, sizeof(layer));
+    layer.fd = fd;
+    layer.path = cci_store_path(p->store, "layers", name);
+    if (!layer.path)
         return cci_fail_nomem(p->err);
-    if (cci_digest_from_hex(name, strlen(name), &diff_id))
-        (void)cci_cache_layer_size(p->store, &diff_id, &size);
-    cc_error_code code = cci_store_evict(p->store, path, p->err);
-    cci_mem_free(path);
+    if (cci_digest_from_hex(name, strlen(name), &layer.diff_id))
+        (void)cci_cache_layer_size(p->store, &layer.diff_id, &size);
+    cc_error_code code = cci_store_evict(p->store, &layer, p->err);
+    cci_mem_free(layer.path);
     if (!code) {
         p->result->layers++;
         p->result->bytes += size;
@@ -113,7 +115,7 @@ static size_t cci_prune_some_layers(struct cci_prune *p, size_t from, cc_error_c
         *code = cci_prune_reread(p);
     for (size_t i = 0; i < count; i++) {
         if (!*code && !cci_cache_keeps(&p->list.keep_layers, p->names.at[which[i]]))
-            *code = cci_prune_layer(p, p->names.at[which[i]]);
+            *code = cci_prune_layer(p, p->names.at[which[i]], locks[i]);
         cci_os_close(locks[i]);
     }
     return at;

@@ -18,7 +18,10 @@
 #include "store.h"
 
 #define CCI_ROOTFS_VERSION 1u                    /* of the metadata that we make; part of its name */
-#define CCI_ROOTFS_MAX_INDEX ((size_t)512 << 20) /* of all layers together, in memory while they are merged */
+#define CCI_ROOTFS_MAX_INDEX CCI_INDEX_MAX_BYTES /* of all layers together, in memory while they are merged */
+
+/* How files of the store are opened: a FIFO in the place of one must not hold us. */
+#define CCI_ROOTFS_READ (CCI_OS_RDONLY | CCI_OS_NOFOLLOW | CCI_OS_NONBLOCK)
 
 struct cci_rootfs_layer {
     cci_fd data;
@@ -59,13 +62,13 @@ static cc_error_code cci_rootfs_read_index(struct cci_rootfs *r, size_t i, struc
 {
     struct cci_os_stat st;
     char *path = cci_layer_file(r->layers[i].path, "index");
-    cci_fd fd = path ? cci_os_open(path, CCI_OS_RDONLY | CCI_OS_NOFOLLOW, 0) : -ENOMEM;
+    cci_fd fd = path ? cci_os_open(path, CCI_ROOTFS_READ, 0) : -ENOMEM;
     int bad = fd < 0 ? fd : cci_os_fstat(fd, &st);
     cc_error_code code = CC_OK;
     if (bad < 0) {
         code = cci_store_fail(r->err, bad, path, "open the index of a layer");
     } else if (st.size > CCI_ROOTFS_MAX_INDEX - *total) {
-        code = cci_fail(r->err, CC_ERR_IO, NULL, "the image has too many files: its indexes are larger than 512 MiB");
+        code = cci_fail(r->err, CC_ERR_IO, NULL, "the image has too many files: its indexes are larger than 256 MiB");
     } else {
         r->open[i].index = cci_mem_alloc((size_t)st.size);
         int64_t n = r->open[i].index ? cci_os_pread_all(fd, r->open[i].index, (size_t)st.size, 0) : -ENOMEM;
@@ -92,6 +95,8 @@ static cc_error_code cci_rootfs_merge(struct cci_rootfs *r, struct cci_tree *tre
             code = cci_merge_layer(tree, (uint32_t)i, index, &data_blocks, r->err);
         if (!code && data_blocks != r->blocks[i])
             code = cci_index_bad(r->err, "its data has another size");
+        if (code && r->err && !r->err->path)
+            r->err->path = cci_mem_strdup(r->layers[i].path); /* which layer to remove */
     }
     return code;
 }
@@ -158,7 +163,7 @@ static cc_error_code cci_rootfs_open_data(struct cci_rootfs *r)
     for (size_t i = 0; i < r->count; i++) {
         struct cci_os_stat st;
         char *path = cci_layer_file(r->layers[i].path, "data");
-        r->open[i].data = path ? cci_os_open(path, CCI_OS_RDONLY | CCI_OS_NOFOLLOW, 0) : -ENOMEM;
+        r->open[i].data = path ? cci_os_open(path, CCI_ROOTFS_READ, 0) : -ENOMEM;
         int bad = r->open[i].data < 0 ? r->open[i].data : cci_os_fstat(r->open[i].data, &st);
         cc_error_code code = CC_OK;
         if (bad < 0)
@@ -183,18 +188,20 @@ static int cci_rootfs_meta_fits(const struct cci_rootfs *r, cci_fd fd, uint64_t 
     for (size_t i = 0; i < r->count; i++)
         data += r->blocks[i];
     int bad = cci_os_fstat(fd, &st);
+    if (bad == 0 && st.kind != CCI_OS_FILE)
+        return 0;
     int64_t n = bad < 0 ? bad : cci_os_pread_all(fd, super, sizeof(super), 1024);
     if (n < 0)
         return (int)n;
     *size = st.size;
-    return n == (int64_t)sizeof(super) && st.kind == CCI_OS_FILE && st.size % CCI_EXT4_BLOCK == 0 &&
-           cci_le16(super + 0x38) == 0xef53 && st.size / CCI_EXT4_BLOCK + data == cci_le32(super + 4);
+    return n == (int64_t)sizeof(super) && st.size % CCI_EXT4_BLOCK == 0 && cci_le16(super + 0x38) == 0xef53 &&
+           st.size / CCI_EXT4_BLOCK + data == cci_le32(super + 4);
 }
 
 /* Opens the metadata; *fd is CCI_NO_FD if it is not there or does not fit. */
 static cc_error_code cci_rootfs_open_meta(const struct cci_rootfs *r, cci_fd *fd, uint64_t *size)
 {
-    *fd = cci_os_open(r->path, CCI_OS_RDONLY | CCI_OS_NOFOLLOW, 0);
+    *fd = cci_os_open(r->path, CCI_ROOTFS_READ, 0);
     int fits = *fd < 0 ? *fd : cci_rootfs_meta_fits(r, *fd, size);
     if (fits > 0)
         return CC_OK;

@@ -18,6 +18,8 @@
 
 #define CCI_SOURCE_MAX_WORKERS 4u /* layers imported at once; each takes two threads and about 3 MiB */
 
+#define CCI_SOURCE_SLICE ((size_t)16 << 10) /* between two looks at the wait: a thousand times as much may come out */
+
 struct cci_image {
     struct cci_mutex mutex;
     unsigned refs;
@@ -121,18 +123,18 @@ static cc_error_code cci_source_feed(const struct cci_archive *a, const struct c
                                      struct cci_import *im, uint8_t *chunk, cc_error *err)
 {
     for (uint64_t at = 0; at < m->size;) {
-        cc_error_code code = cci_archive_check_wait(a->wait, a->path, err);
-        int64_t n =
-            code ? 0 : cci_os_pread_all(fd, chunk, (size_t)CCI_MIN(m->size - at, CCI_ARCHIVE_CHUNK), m->offset + at);
-        if (code)
-            return code;
+        int64_t n = cci_os_pread_all(fd, chunk, (size_t)CCI_MIN(m->size - at, CCI_ARCHIVE_CHUNK), m->offset + at);
         if (n < 0)
             return cci_archive_fail_read(a, n, err);
         if (n == 0)
             return cci_fail(err, CC_ERR_IO, a->path, "the image file is cut short");
-        code = cci_import_feed(im, chunk, (size_t)n, err);
-        if (code)
-            return code;
+        for (size_t done = 0; done < (size_t)n; done += CCI_SOURCE_SLICE) {
+            cc_error_code code = cci_archive_check_wait(a->wait, a->path, err);
+            if (!code)
+                code = cci_import_feed(im, chunk + done, CCI_MIN((size_t)n - done, CCI_SOURCE_SLICE), err);
+            if (code)
+                return code;
+        }
         at += (uint64_t)n;
     }
     return CC_OK;

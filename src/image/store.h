@@ -19,9 +19,11 @@
  *
  *   an entry of tmp/   shared, by its owner. One that can be locked exclusively has lost its owner and is removed, by
  *                      the next process that opens the store.
- *   tmp/ itself        shared while an entry is made (between mkdir and its lock), exclusive while dead ones are
- * removed. a layer            shared by each process that uses it. Removal needs it exclusively, and moves it to tmp/
- * first; who has waited for the lock meanwhile sees that the name is gone, and looks again.
+ *   tmp/ itself        shared while an entry is made (between mkdir and its lock), exclusive while dead ones go.
+ *   a layer            shared by each process that uses it. Removal needs it exclusively, and moves it to tmp/ first;
+ *                      who has waited for the lock meanwhile sees that the name is gone, and looks again.
+ *   layers/ itself     exclusive while a damaged layer is moved to tmp/, in use or not: of several that found it
+ *                      damaged one moves it, and nobody the whole one that has taken its place since.
  */
 #ifndef CCI_IMAGE_STORE_H
 #define CCI_IMAGE_STORE_H
@@ -187,18 +189,21 @@ static char *cci_layer_file(const char *layer_path, const char *name)
     return cci_mem_printf("%s/%s", layer_path, name);
 }
 
-/* Reads what the index says about the size of `data`. Returns 1, 0 when it is no index, or an error number. */
+/* Reads what the index says about the size of `data`. Returns 1, 0 when it is no whole index, or an error number. */
 static int cci_layer_head(const char *index, uint64_t *data_blocks)
 {
     uint8_t head[CCI_INDEX_HEADER];
-    cci_fd fd = cci_os_open(index, CCI_OS_RDONLY | CCI_OS_NOFOLLOW, 0);
-    int64_t n = fd < 0 ? fd : cci_os_pread_all(fd, head, sizeof(head), 0);
+    struct cci_os_stat st;
+    cci_fd fd = cci_os_open(index, CCI_OS_RDONLY | CCI_OS_NOFOLLOW | CCI_OS_NONBLOCK, 0);
+    int64_t n = fd < 0 ? fd : cci_os_fstat(fd, &st);
+    if (n == 0 && st.kind == CCI_OS_FILE)
+        n = cci_os_pread_all(fd, head, sizeof(head), 0);
     cci_os_close(fd);
     if (n < 0)
         return (int)n;
-    *data_blocks = cci_le64(head + 24);
+    *data_blocks = n ? cci_le64(head + 24) : 0;
     return n == (int64_t)sizeof(head) && memcmp(head, CCI_INDEX_MAGIC, 8) == 0 &&
-           cci_le32(head + 8) == CCI_INDEX_VERSION;
+           cci_le32(head + 8) == CCI_INDEX_VERSION && cci_le32(head + 12) == st.size;
 }
 
 /*
@@ -221,19 +226,28 @@ static int cci_layer_is_whole(const char *layer_path)
     return r == -ENOENT || r == -ELOOP ? 0 : r;
 }
 
+/* Whether the directory that we have open is the one that the path leads to. An error number if there is none. */
+static int cci_layer_is_named(const struct cci_layer *l, bool *same)
+{
+    struct cci_os_stat ours, named;
+    int r = cci_os_fstat(l->fd, &ours);
+    if (r == 0)
+        r = cci_os_lstat(l->path, &named);
+    *same = r == 0 && ours.device == named.device && ours.inode == named.inode;
+    return r;
+}
+
 /* Opens and locks the directory of a layer. Returns 0, or -ENOENT when the layer is not there, or another error. */
 static int cci_layer_lock(struct cci_layer *l)
 {
     for (;;) {
-        struct cci_os_stat ours, named;
+        bool same;
         l->fd = cci_os_open(l->path, CCI_OS_RDONLY | CCI_OS_DIRECTORY | CCI_OS_NOFOLLOW, 0);
         int r = l->fd < 0 ? l->fd : cci_os_flock(l->fd, CCI_OS_LOCK_SHARED, true);
-        if (r == 0)
-            r = cci_os_fstat(l->fd, &ours);
         if (r < 0)
             return r;
-        r = cci_os_lstat(l->path, &named);
-        if (r == 0 && ours.device == named.device && ours.inode == named.inode)
+        r = cci_layer_is_named(l, &same);
+        if (same)
             return 0;
         /* It was removed while we waited for the lock. */
         cci_os_close(l->fd);
@@ -243,16 +257,25 @@ static int cci_layer_lock(struct cci_layer *l)
     }
 }
 
-/* Takes a damaged layer out of the way; who has it open keeps it. */
-static cc_error_code cci_store_evict(const struct cci_store *s, const char *layer_path, cc_error *err)
+/* Takes a damaged layer, which is open, out of the way, if it is still there. */
+static cc_error_code cci_store_evict(const struct cci_store *s, const struct cci_layer *l, cc_error *err)
 {
     struct cci_store_tmp tmp;
+    bool same = false;
     cc_error_code code = cci_store_tmp_new(s, &tmp, err);
     if (code)
         return code;
-    int r = cci_os_rename(layer_path, tmp.path); /* onto our empty directory, which that replaces */
+    char *room = cci_store_path(s, "layers", "");
+    cci_fd lock = room ? cci_os_open(room, CCI_OS_RDONLY | CCI_OS_DIRECTORY, 0) : -ENOMEM;
+    int r = lock < 0 ? lock : cci_os_flock(lock, CCI_OS_LOCK_EXCLUSIVE, true);
+    if (r == 0)
+        r = cci_layer_is_named(l, &same);
+    if (same)
+        r = cci_os_rename(l->path, tmp.path); /* onto our empty directory, which that replaces */
+    cci_os_close(lock);
+    cci_mem_free(room);
     cci_store_tmp_drop(&tmp);
-    return r < 0 && r != -ENOENT ? cci_store_fail(err, r, layer_path, "replace a damaged layer") : CC_OK;
+    return r < 0 && r != -ENOENT ? cci_store_fail(err, r, l->path, "replace a damaged layer") : CC_OK;
 }
 
 /* Finds a layer and locks it against removal. *found false, and nothing to close, when the store does not have it. */
@@ -274,7 +297,7 @@ static cc_error_code cci_store_layer_open(const struct cci_store *s, const struc
     if (r < 0 && (there || r != -ENOENT))
         code = cci_store_fail(err, r, l->path, "open a layer");
     else if (there && r == 0)
-        code = cci_store_evict(s, l->path, err);
+        code = cci_store_evict(s, l, err);
     else
         *found = there;
     if (!*found)
@@ -292,6 +315,12 @@ static int cci_store_sync_file(const char *dir, const char *name)
     return r;
 }
 
+/* The result of an fsync of a directory: filesystems that know none keep names in their own way. */
+static int cci_store_dir_synced(int r)
+{
+    return r == -EINVAL ? 0 : r;
+}
+
 /*
  * Makes the files data and index in `tmp` the layer `diff_id`, durably, and opens it. If another process was faster,
  * its layer is opened. `tmp` is used up, also on failure.
@@ -307,11 +336,11 @@ static cc_error_code cci_store_layer_publish(const struct cci_store *s, struct c
     if (r == 0)
         r = cci_store_sync_file(tmp->path, "index");
     if (r == 0)
-        r = cci_os_fsync(tmp->fd);
+        r = cci_store_dir_synced(cci_os_fsync(tmp->fd));
     if (r == 0)
         r = cci_os_rename(tmp->path, path);
     if (r == 0)
-        r = cci_os_sync_dir(room);
+        r = cci_store_dir_synced(cci_os_sync_dir(room));
     if (r == -EEXIST || r == -ENOTEMPTY)
         r = 0; /* somebody else's is there */
     if (r < 0)

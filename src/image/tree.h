@@ -20,7 +20,7 @@
 
 #define CCI_TREE_NONE UINT32_MAX
 #define CCI_TREE_ROOT 0u              /* the root's name, and its inode */
-#define CCI_TREE_MAX_NAMES (1u << 22) /* four million: bounds what an image can make us allocate */
+#define CCI_TREE_MAX_NAMES (1u << 21) /* two million, 400 MiB: bounds what an image can make us allocate */
 
 struct cci_tree_inode {
     struct cci_index_entry meta; /* path is not used: names are in struct cci_tree_name */

@@ -165,7 +165,6 @@ static void cci_cpuid_fix(struct cci_x86_cpuid *c, unsigned index, unsigned cpus
         cci_cpuid_topology(c, 0x1f, index, cpus);
     cci_cpuid_amd(c, index, cpus);
     cci_cpuid_xsave(c);
-    cci_cpuid_xsave(c);
     cci_cpuid_hypervisor(c);
 }
 

@@ -7,9 +7,12 @@
  *
  * A kernel that can be entered without firmware says so in a note (PT_NOTE, name "Xen", type XEN_ELFNOTE_PHYS32_ENTRY,
  * 18): its value is the 32-bit entry point of the PVH boot ABI (Xen's docs/misc/pvh.pandoc). Without that note the
- * file's own entry point is used, with Linux's 64-bit boot protocol.
+ * file's own entry point is used, with Linux's 64-bit boot protocol. That has to be a Linux kernel, then, and not some
+ * program: its entry (a physical address) lies in a segment that is linked to the kernel's half of the address space,
+ * which no program has.
  *
- * The file is not trusted: every offset, count and address is checked against the file and the RAM.
+ * The file is not trusted: every offset, count and address is checked against the file and the RAM, and no more is
+ * read than the RAM holds.
  */
 #ifndef CCI_MACHINE_ELF_H
 #define CCI_MACHINE_ELF_H
@@ -31,6 +34,7 @@
 struct cci_elf {
     uint64_t entry; /* physical */
     uint64_t end;   /* first byte behind what was loaded, zeroed parts included */
+    uint64_t read;  /* bytes of all segments so far */
     bool pvh;       /* entry is a PVH entry point */
 };
 
@@ -65,6 +69,9 @@ static cc_error_code cci_elf_load_segment(cci_fd fd, const uint8_t *ph, const st
                         "instance more memory",
                         (unsigned long long)paddr, (unsigned long long)(paddr + memsz));
     out->end = CCI_MAX(out->end, paddr + memsz);
+    out->read += filesz;
+    if (out->read > mem->range[0].size + (mem->count > 1 ? mem->range[1].size : 0))
+        return cci_elf_bad(path, "the segments of the ELF file lie over each other", err);
     return filesz ? cci_elf_read(fd, host, (size_t)filesz, offset, path, err) : CC_OK;
 }
 
@@ -104,6 +111,17 @@ static cc_error_code cci_elf_load_notes(cci_fd fd, const uint8_t *ph, struct cci
     return code;
 }
 
+/* Whether the file's own entry point is that of a Linux kernel. */
+static bool cci_elf_is_linux(const uint8_t *ph, unsigned count, uint64_t entry)
+{
+    for (unsigned i = 0; i < count; i++, ph += CCI_ELF_PHDR) {
+        uint64_t vaddr = cci_le64(ph + 16), paddr = cci_le64(ph + 24);
+        if (cci_le32(ph) == CCI_ELF_PT_LOAD && entry >= paddr && entry - paddr < cci_le64(ph + 40))
+            return vaddr >> 63;
+    }
+    return false;
+}
+
 /* Loads the kernel in fd, whose first bytes are the ELF magic. `path` is for messages. */
 static cc_error_code cci_elf_load(cci_fd fd, const char *path, const struct cci_gmem *mem, struct cci_elf *out,
                                   cc_error *err)
@@ -127,6 +145,10 @@ static cc_error_code cci_elf_load(cci_fd fd, const char *path, const struct cci_
         else if (cci_le32(p) == CCI_ELF_PT_NOTE)
             code = cci_elf_load_notes(fd, p, out, path, err);
     }
+    if (code == CC_OK && !out->pvh && !cci_elf_is_linux(ph, count, out->entry))
+        code = cci_fail(err, CC_ERR_IO, path,
+                        "this ELF file is a program and not a kernel: it has no PVH entry point, and the address at "
+                        "which it starts is not one of a Linux kernel (vmlinux)");
     if (code == CC_OK && (out->entry < CCI_ELF_LOWEST || out->entry >= out->end ||
                           (out->pvh && out->entry > UINT32_MAX)))
         code = cci_elf_bad(path, "its entry point lies outside of what it loads", err);

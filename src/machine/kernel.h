@@ -25,8 +25,10 @@
 #include "modules.h"
 
 #define CCI_KERNEL_MAX_PATH 4096u
-#define CCI_KERNEL_MAX_TEXT ((size_t)8 << 20)    /* of one of depmod's files */
+#define CCI_KERNEL_MAX_DEP ((size_t)8 << 20)     /* of modules.dep */
+#define CCI_KERNEL_MAX_TEXT ((size_t)1 << 20)    /* of the other text files beside a kernel */
 #define CCI_KERNEL_MAX_MODULE ((size_t)64 << 20) /* of one module, unpacked */
+#define CCI_KERNEL_MAX_ALL ((uint64_t)256 << 20) /* of all modules that a guest gets */
 
 /* Unpacks gzip; a function of the image room, which this room does not know. Appends at most max bytes to out. */
 typedef cc_error_code (*cci_kernel_gunzip_fn)(struct cci_view in, size_t max, struct cci_buf *out, cc_error *err);
@@ -46,24 +48,30 @@ static bool cci_kernel_format(char *out, const char *a, const char *b, const cha
     return n >= 0 && (size_t)n < CCI_KERNEL_MAX_PATH;
 }
 
+/* Opens a file, and nothing else: a FIFO would be waited for, and a device might have no end. The descriptor (*size is
+ * how long the file is), or an error number. */
+static cci_fd cci_kernel_open_file(const char *path, uint64_t *size)
+{
+    struct cci_os_stat st;
+    cci_fd fd = cci_os_open(path, CCI_OS_RDONLY | CCI_OS_NONBLOCK, 0);
+    if (fd < 0)
+        return fd;
+    int r = cci_os_fstat(fd, &st);
+    if (r == 0 && st.kind != CCI_OS_FILE)
+        r = st.kind == CCI_OS_DIR ? -EISDIR : -EINVAL;
+    if (r < 0)
+        cci_os_close(fd);
+    *size = st.size;
+    return r < 0 ? r : fd;
+}
+
 /* Opens an image file; an error number if it cannot be opened or is no file. */
 static int cci_kernel_open_image(struct cci_kernel *k)
 {
-    struct cci_os_stat st;
-    k->fd = cci_os_open(k->path, CCI_OS_RDONLY | CCI_OS_NONBLOCK, 0);
-    if (k->fd < 0) {
-        int r = k->fd;
-        k->fd = CCI_NO_FD;
-        return r;
-    }
-    int r = cci_os_fstat(k->fd, &st);
-    if (r == 0 && st.kind != CCI_OS_FILE)
-        r = st.kind == CCI_OS_DIR ? -EISDIR : -EINVAL;
-    if (r < 0) {
-        cci_os_close(k->fd);
-        k->fd = CCI_NO_FD;
-    }
-    return r;
+    uint64_t size;
+    cci_fd fd = cci_kernel_open_file(k->path, &size);
+    k->fd = fd < 0 ? CCI_NO_FD : fd;
+    return fd < 0 ? fd : 0;
 }
 
 /* Opens what `path` names, a file or a bundle. */
@@ -156,6 +164,9 @@ static cc_error_code cci_kernel_open_embedded(struct cci_kernel *k, cc_error *er
     int r = k->fd < 0 ? k->fd : cci_os_write_all(k->fd, CC_EMBED_KERNEL, sizeof(CC_EMBED_KERNEL));
     if (r == 0)
         return CC_OK;
+    if (k->fd >= 0)
+        cci_os_close(k->fd);
+    k->fd = CCI_NO_FD;
     return cci_fail_errno(err, CC_ERR_IO, -r, NULL, "cannot unpack the kernel that is compiled in: %s",
                           cci_errno_text(-r));
 }
@@ -200,15 +211,15 @@ static void cci_kernel_close(struct cci_kernel *k)
 /* Reads a file of at most `max` bytes into an empty buffer. */
 static cc_error_code cci_kernel_read(const char *path, size_t max, struct cci_buf *out, cc_error *err)
 {
-    struct cci_os_stat st;
-    cci_fd fd = cci_os_open(path, CCI_OS_RDONLY, 0);
-    int r = fd < 0 ? fd : cci_os_fstat(fd, &st);
+    uint64_t size;
+    cci_fd fd = cci_kernel_open_file(path, &size);
+    int r = fd < 0 ? fd : 0;
     cc_error_code code = CC_OK;
-    if (r == 0 && st.size > max) {
+    if (r == 0 && size > max) {
         code = cci_fail(err, CC_ERR_IO, path, "the file is larger than makes sense (%zu MiB)", max >> 20);
     } else if (r == 0) {
-        uint8_t *p = cci_buf_reserve(out, (size_t)st.size + 1);
-        int64_t got = p ? cci_os_pread_all(fd, p, (size_t)st.size, 0) : 0;
+        uint8_t *p = cci_buf_reserve(out, (size_t)size + 1);
+        int64_t got = p ? cci_os_pread_all(fd, p, (size_t)size, 0) : 0;
         if (!p)
             code = cci_fail_nomem(err);
         else if (got < 0)
@@ -262,17 +273,24 @@ static cc_error_code cci_kernel_add_gz(struct cci_initrd *initrd, const char *na
 
 static cc_error_code cci_kernel_add_file(struct cci_initrd *initrd, const char *name, const char *path, cc_error *err)
 {
-    struct cci_os_stat st;
-    cci_fd fd = cci_os_open(path, CCI_OS_RDONLY, 0);
-    int r = fd < 0 ? fd : cci_os_fstat(fd, &st);
-    if (r == 0 && st.size > CCI_KERNEL_MAX_MODULE)
-        r = -EFBIG;
+    uint64_t size;
+    cci_fd fd = cci_kernel_open_file(path, &size);
+    int r = fd < 0 ? fd : size > CCI_KERNEL_MAX_MODULE ? -EFBIG : 0;
     if (r < 0) {
         cci_os_close(fd);
         return cci_fail_errno(err, CC_ERR_IO, -r, path, "cannot read a module of the guest's kernel: %s",
                               cci_errno_text(-r));
     }
-    return cci_cpio_file(initrd, name, fd, (size_t)st.size) ? CC_OK : cci_fail_nomem(err);
+    return cci_cpio_file(initrd, name, fd, (size_t)size) ? CC_OK : cci_fail_nomem(err);
+}
+
+/* Whether a path of modules.dep is one within the directory that the file is in. */
+static bool cci_kernel_is_inside(struct cci_modules_text file)
+{
+    for (size_t i = 0; i + 1 < file.n; i++)
+        if (file.p[i] == '.' && file.p[i + 1] == '.' && (i == 0 || file.p[i - 1] == '/'))
+            return false;
+    return file.n < CCI_KERNEL_MAX_PATH && file.p[0] != '/';
 }
 
 /* Adds the module of one line of modules.dep as number n, and its name to `order`. */
@@ -284,7 +302,7 @@ static cc_error_code cci_kernel_add_module(const struct cci_kernel *k, struct cc
     bool gz = cci_kernel_ends_with(file, ".gz");
     const char *end = cci_kernel_ends_with(file, ".xz") ? ".xz" : cci_kernel_ends_with(file, ".zst") ? ".zst" : "";
     struct cci_modules_text base = cci_modules_name(file);
-    if (file.n >= CCI_KERNEL_MAX_PATH || base.n == 0 || base.n > 200 || file.p[0] == '/')
+    if (!cci_kernel_is_inside(file) || base.n == 0 || base.n > 200)
         return cci_fail(err, CC_ERR_IO, k->modules, "modules.dep has a path that makes no sense: run depmod");
     (void)snprintf(path, sizeof(path), "%s/%.*s", k->modules, (int)file.n, file.p);
     (void)snprintf(name, sizeof(name), "lib/modules/cc/%03u-%.*s.ko%s", (unsigned)(n % 1000), (int)base.n, base.p, end);
@@ -322,11 +340,15 @@ static cc_error_code cci_kernel_pack(const struct cci_kernel *k, const struct cc
                                      struct cci_initrd *initrd, cci_kernel_gunzip_fn gunzip, cc_error *err)
 {
     struct cci_buf order = {NULL, 0, 0, false};
+    const uint64_t before = initrd->size;
     cc_error_code code = CC_OK;
     if (!cci_cpio_dir(initrd, "lib") || !cci_cpio_dir(initrd, "lib/modules") || !cci_cpio_dir(initrd, "lib/modules/cc"))
         code = cci_fail_nomem(err);
     for (size_t i = 0; i < m->count && code == CC_OK; i++)
-        code = cci_kernel_add_module(k, m->line[m->order[i]].path, i, initrd, &order, gunzip, err);
+        code = initrd->size - before > CCI_KERNEL_MAX_ALL
+                   ? cci_fail(err, CC_ERR_IO, k->modules, "the modules take more than %llu MiB",
+                              (unsigned long long)CCI_KERNEL_MAX_ALL >> 20)
+                   : cci_kernel_add_module(k, m->line[m->order[i]].path, i, initrd, &order, gunzip, err);
     if (code == CC_OK &&
         (!cci_cpio_bytes(initrd, "lib/modules/cc/order", order.p, order.n) || !cci_cpio_end(initrd)))
         code = cci_fail_nomem(err);
@@ -356,8 +378,12 @@ static cc_error_code cci_kernel_add_modules(const struct cci_kernel *k, struct c
         char path[2 * CCI_KERNEL_MAX_PATH];
         struct cci_os_stat st;
         (void)snprintf(path, sizeof(path), "%s%s", k->modules, name[i]);
-        if (i == 0 || cci_os_stat(path, &st) == 0) /* only the first has to be there */
-            code = cci_kernel_read(path, CCI_KERNEL_MAX_TEXT, &text[i], err);
+        if (i == 0 && cci_os_stat(path, &st) == -ENOENT)
+            code = cci_fail_errno(err, CC_ERR_IO, ENOENT, path,
+                                  "there is no modules.dep, so nobody knows what belongs to what: run depmod, or use a "
+                                  "kernel that needs no modules, in a directory without \"modules\"");
+        else if (i == 0 || cci_os_stat(path, &st) == 0) /* only the first has to be there */
+            code = cci_kernel_read(path, i == 0 ? CCI_KERNEL_MAX_DEP : CCI_KERNEL_MAX_TEXT, &text[i], err);
     }
     if (code == CC_OK)
         code = cci_modules_init(&m, cci_kernel_text(&text[0]), cci_kernel_text(&text[1]), cci_kernel_text(&text[2]),

@@ -1,10 +1,15 @@
 /*
  * machine/machine.h - a virtual machine put together: memory, CPUs, bus, interrupt lines, console, boot; and its life.
  *
- * Made in three steps. cci_machine_new makes the VM, its RAM and its console. Then devices are added, each getting a
- * window of the bus and an interrupt line of its own. cci_machine_start writes what the guest finds in its memory
+ * Made in three steps. cci_machine_new makes the RAM and the console. Then devices are added, each getting a window of
+ * the bus and an interrupt line of its own. cci_machine_start makes the VM, writes what the guest finds in its memory
  * (boot_x86.h), makes the CPUs and starts a thread for each. From then on nothing of the structure changes but the
  * state at its end, which the monitor guards.
+ *
+ * The kernel is loaded by a thread of its own while the hypervisor makes the VM: KVM_CREATE_VM spends several timer
+ * ticks waiting (its helper thread changes control groups, for which Linux waits until every CPU has passed through its
+ * scheduler), about half of what the host needs for a start. So lines and doorbells are only noted when devices are
+ * added, and connected when there is a VM.
  *
  * The machine ends once, for one reason: the guest switched off or reset itself, a CPU gave up, or cci_machine_stop was
  * called. Whoever finds the reason first records it, tells the other CPUs to leave, and calls end_fn. The threads are
@@ -58,6 +63,15 @@ struct cci_machine_line {
     cci_fd fd;
 };
 
+/* A doorbell to be connected: see cci_machine_doorbell. */
+struct cci_machine_bell {
+    uint64_t gpa;
+    uint32_t value;
+    cci_fd fd;
+};
+
+#define CCI_MACHINE_MAX_BELLS (8u * CCI_MACHINE_MAX_DEVICES)
+
 struct cci_machine_cpu {
     struct cci_machine *machine;
     struct cci_hv_vcpu *vcpu;
@@ -68,7 +82,7 @@ struct cci_machine_cpu {
 
 struct cci_machine {
     struct cci_machine_config config;
-    struct cci_hv_vm *vm;
+    struct cci_hv_vm *vm; /* NULL until cci_machine_connect */
     struct cci_gmem mem;
     uint8_t *ram; /* all of it; mem has the pieces */
     struct cci_bus bus;
@@ -76,6 +90,8 @@ struct cci_machine {
     struct cci_machine_line serial_line;
     struct cci_machine_line line[CCI_MACHINE_MAX_DEVICES];
     unsigned devices;
+    struct cci_machine_bell bell[CCI_MACHINE_MAX_BELLS];
+    unsigned bells;
     struct cci_machine_cpu *cpu; /* config.cpus of them */
     struct cci_monitor monitor;
     enum cci_machine_end end;
@@ -204,7 +220,7 @@ static cc_error_code cci_machine_line_init(struct cci_machine *m, struct cci_mac
         line->fd = CCI_NO_FD;
         return cci_fail_errno(err, CC_ERR_IO, e, NULL, "cannot make an eventfd: %s", cci_errno_text(e));
     }
-    return m->config.hv->irqfd(m->vm, gsi, line->fd, err);
+    return CC_OK;
 }
 
 /* Adds a virtio-mmio device before the start: *irq is its line, *index its number (counted from 0). */
@@ -232,8 +248,13 @@ static cc_error_code cci_machine_doorbell(struct cci_machine *m, unsigned index,
 {
     if (!m->config.caps.irqfd)
         return CC_OK;
-    uint64_t gpa = CCI_BUS_MMIO_BASE + (uint64_t)index * CCI_BUS_WINDOW + CCI_MACHINE_DOORBELL;
-    return m->config.hv->ioeventfd(m->vm, gpa, queue, fd, err);
+    if (m->bells == CCI_MACHINE_MAX_BELLS)
+        return cci_fail(err, CC_ERR_INVALID_ARGUMENT, NULL, "a machine has at most %u doorbells", CCI_MACHINE_MAX_BELLS);
+    struct cci_machine_bell *bell = &m->bell[m->bells++];
+    bell->gpa = CCI_BUS_MMIO_BASE + (uint64_t)index * CCI_BUS_WINDOW + CCI_MACHINE_DOORBELL;
+    bell->value = queue;
+    bell->fd = fd;
+    return CC_OK;
 }
 
 /* ---- Making and starting ------------------------------------------------------------------------------ */
@@ -245,13 +266,27 @@ static cc_error_code cci_machine_map(struct cci_machine *m, cc_error *err)
         return cci_fail(err, CC_ERR_UNKNOWN, NULL, "the host has no %llu MiB of address space for the guest's memory",
                         (unsigned long long)(m->config.ram_bytes >> 20));
     cci_boot_layout(&m->mem, m->ram, m->config.ram_bytes);
-    for (unsigned i = 0; i < m->mem.count; i++) {
-        const struct cci_gmem_range *r = &m->mem.range[i];
-        cc_error_code code = m->config.hv->vm_map(m->vm, i, r->gpa, r->host, r->size, err);
-        if (code != CC_OK)
-            return code;
-    }
     return CC_OK;
+}
+
+/* Makes the VM and gives it the memory, the interrupt lines and the doorbells. */
+static cc_error_code cci_machine_connect(struct cci_machine *m, cc_error *err)
+{
+    const struct cci_hv_ops *hv = m->config.hv;
+    const struct cci_hv_config config = {m->config.cpus, m->config.caps.xsave};
+    cc_error_code code = hv->vm_new(&m->vm, &config, err);
+    for (unsigned i = 0; i < m->mem.count && code == CC_OK; i++) {
+        const struct cci_gmem_range *r = &m->mem.range[i];
+        code = hv->vm_map(m->vm, i, r->gpa, r->host, r->size, err);
+    }
+    if (code == CC_OK && m->serial_line.fd != CCI_NO_FD)
+        code = hv->irqfd(m->vm, m->serial_line.gsi, m->serial_line.fd, err);
+    for (unsigned i = 0; i < m->devices && code == CC_OK; i++)
+        if (m->line[i].fd != CCI_NO_FD)
+            code = hv->irqfd(m->vm, m->line[i].gsi, m->line[i].fd, err);
+    for (unsigned i = 0; i < m->bells && code == CC_OK; i++)
+        code = hv->ioeventfd(m->vm, m->bell[i].gpa, m->bell[i].value, m->bell[i].fd, err);
+    return code;
 }
 
 /* Ends the machine if it is alive, sends the CPUs out and waits for their threads. Safe to call again. */
@@ -305,14 +340,11 @@ static cc_error_code cci_machine_new(struct cci_machine **out, const struct cci_
     m->config = *config;
     m->serial_line.fd = CCI_NO_FD;
     cci_monitor_init(&m->monitor);
-    const struct cci_hv_config hv = {config->cpus, config->caps.xsave};
     struct cci_irq irq;
     irq.raise = cci_machine_line_raise;
     irq.ctx = &m->serial_line;
     cci_serial_init(&m->serial, &irq, config->line_fn, config->line_ctx);
-    cc_error_code code = config->hv->vm_new(&m->vm, &hv, err);
-    if (code == CC_OK)
-        code = cci_machine_map(m, err);
+    cc_error_code code = cci_machine_map(m, err);
     if (code == CC_OK && config->console)
         code = cci_machine_line_init(m, &m->serial_line, CCI_SERIAL_IRQ, &irq, err);
     if (code != CC_OK) {
@@ -365,7 +397,7 @@ static cc_error_code cci_machine_make_cpus(struct cci_machine *m, const struct c
         cci_mem_free(host);
         return cci_fail_nomem(err);
     }
-    cc_error_code code = CC_OK;
+    cc_error_code code = m->vm ? CC_OK : cci_machine_connect(m, err);
     for (unsigned i = 0; i < m->config.cpus && code == CC_OK; i++) {
         m->cpu[i].machine = m;
         code = hv->vcpu_new(m->vm, i, &m->cpu[i].vcpu, err);
@@ -401,15 +433,47 @@ static cc_error_code cci_machine_run(struct cci_machine *m, cc_error *err)
     return CC_OK;
 }
 
+/* What the loading thread is told, and what it says. */
+struct cci_machine_loading {
+    struct cci_machine *machine;
+    cci_fd kernel;
+    const char *kernel_path;
+    const struct cci_initrd *initrd;
+    const char *cmdline;
+    struct cci_x86_start start;
+    cc_error_code code;
+    cc_error err;
+};
+
+static void cci_machine_loader_main(void *ctx)
+{
+    struct cci_machine_loading *l = ctx;
+    l->code = cci_machine_load(l->machine, l->kernel, l->kernel_path, l->initrd, l->cmdline, &l->start, &l->err);
+}
+
 /* Loads and starts. The kernel's descriptor and the initrd stay the caller's and are no longer needed afterwards. On
  * failure the machine can only be freed. */
 static cc_error_code cci_machine_start(struct cci_machine *m, cci_fd kernel, const char *kernel_path,
                                        const struct cci_initrd *initrd, const char *cmdline, cc_error *err)
 {
-    struct cci_x86_start start;
-    cc_error_code code = cci_machine_load(m, kernel, kernel_path, initrd, cmdline, &start, err);
+    struct cci_machine_loading l = {.machine = m, .kernel = kernel, .kernel_path = kernel_path, .initrd = initrd,
+                                    .cmdline = cmdline};
+    struct cci_thread loader;
+    int r = cci_thread_new(&loader, "cc-load", cci_machine_loader_main, &l);
+    if (r < 0)
+        return cci_fail_errno(err, CC_ERR_UNKNOWN, -r, NULL, "cannot start a thread that loads the kernel: %s",
+                              cci_errno_text(-r));
+    cc_error_code code = cci_machine_connect(m, err);
+    cci_thread_join(&loader);
+    if (code == CC_OK && l.code != CC_OK && err) {
+        *err = l.err;
+        memset(&l.err, 0, sizeof(l.err));
+    }
+    cci_error_release(&l.err);
     if (code == CC_OK)
-        code = cci_machine_make_cpus(m, &start, err);
+        code = l.code;
+    if (code == CC_OK)
+        code = cci_machine_make_cpus(m, &l.start, err);
     return code == CC_OK ? cci_machine_run(m, err) : code;
 }
 

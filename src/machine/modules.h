@@ -9,7 +9,8 @@
  *
  * Names are compared with - and _ alike, and without the ".ko", ".ko.gz", ".ko.xz" or ".ko.zst". The result is a list of
  * lines of modules.dep, each after everything that it needs. A wanted module that is neither there nor built in is an
- * error if nothing works without it. The files are not trusted: cycles end, and depth and count are bounded.
+ * error if nothing works without it. The files are not trusted: cycles end, and the depth, the number of modules and the
+ * number of names that are looked up are bounded.
  */
 #ifndef CCI_MACHINE_MODULES_H
 #define CCI_MACHINE_MODULES_H
@@ -20,6 +21,7 @@
 #define CCI_MODULES_MAX_DEPTH 32u
 #define CCI_MODULES_MAX_LINES 65536u
 #define CCI_MODULES_MAX_COUNT 256u
+#define CCI_MODULES_MAX_LOOKUPS 2048u
 
 /* A piece of one of the files. */
 struct cci_modules_text {
@@ -29,6 +31,7 @@ struct cci_modules_text {
 
 struct cci_modules_line {
     struct cci_modules_text path; /* before the colon */
+    struct cci_modules_text name; /* in the path */
     struct cci_modules_text needs;
     bool visited;
 };
@@ -39,6 +42,7 @@ struct cci_modules {
     size_t lines;
     size_t *order; /* the result: indexes of lines, in the order of loading */
     size_t count;
+    unsigned lookups; /* so far */
 };
 
 /* Takes what comes before the first `end` (or everything) off the front, with the `end`. */
@@ -125,6 +129,7 @@ static cc_error_code cci_modules_init(struct cci_modules *m, struct cci_modules_
         if (path.n == 0)
             continue;
         m->line[m->lines].path = path;
+        m->line[m->lines].name = cci_modules_name(path);
         m->line[m->lines++].needs = rest;
     }
     return CC_OK;
@@ -133,7 +138,7 @@ static cc_error_code cci_modules_init(struct cci_modules *m, struct cci_modules_
 static struct cci_modules_line *cci_modules_find(const struct cci_modules *m, struct cci_modules_text name)
 {
     for (size_t i = 0; i < m->lines; i++)
-        if (cci_modules_same(cci_modules_name(m->line[i].path), name))
+        if (cci_modules_same(m->line[i].name, name))
             return &m->line[i];
     return NULL;
 }
@@ -148,6 +153,17 @@ static bool cci_modules_is_builtin(const struct cci_modules *m, struct cci_modul
 
 static cc_error_code cci_modules_visit(struct cci_modules *m, struct cci_modules_line *l, unsigned depth,
                                        cc_error *err);
+
+/* Finds a line for another; *out is NULL if there is none. Each look goes through all lines, so they are counted. */
+static cc_error_code cci_modules_look(struct cci_modules *m, struct cci_modules_text name,
+                                      struct cci_modules_line **out, cc_error *err)
+{
+    *out = NULL;
+    if (m->lookups++ >= CCI_MODULES_MAX_LOOKUPS)
+        return cci_fail(err, CC_ERR_IO, NULL, "the kernel's modules have too many dependencies");
+    *out = cci_modules_find(m, name);
+    return CC_OK;
+}
 
 /* Visits the modules that the softdep lines of `name` list behind `which` ("pre:" or "post:"). */
 static cc_error_code cci_modules_soft(struct cci_modules *m, struct cci_modules_text name, const char *which,
@@ -164,8 +180,10 @@ static cc_error_code cci_modules_soft(struct cci_modules *m, struct cci_modules_
                 on = cci_modules_same(w, cci_modules_str(which));
                 continue;
             }
-            struct cci_modules_line *found = on ? cci_modules_find(m, w) : NULL;
-            cc_error_code code = found ? cci_modules_visit(m, found, depth + 1, err) : CC_OK;
+            struct cci_modules_line *found = NULL;
+            cc_error_code code = on ? cci_modules_look(m, w, &found, err) : CC_OK;
+            if (found)
+                code = cci_modules_visit(m, found, depth + 1, err);
             if (code != CC_OK)
                 return code;
         }
@@ -182,10 +200,13 @@ static cc_error_code cci_modules_visit(struct cci_modules *m, struct cci_modules
     if (depth > CCI_MODULES_MAX_DEPTH || m->count >= CCI_MODULES_MAX_COUNT)
         return cci_fail(err, CC_ERR_IO, NULL, "the kernel's modules depend on each other too deeply");
     l->visited = true;
-    struct cci_modules_text name = cci_modules_name(l->path), needs = l->needs;
+    struct cci_modules_text name = l->name, needs = l->needs;
     cc_error_code code = cci_modules_soft(m, name, "pre:", depth, err);
     for (struct cci_modules_text w = cci_modules_word(&needs); w.n && code == CC_OK; w = cci_modules_word(&needs)) {
-        struct cci_modules_line *other = cci_modules_find(m, cci_modules_name(w));
+        struct cci_modules_line *other;
+        code = cci_modules_look(m, cci_modules_name(w), &other, err);
+        if (code != CC_OK)
+            return code;
         if (!other)
             return cci_fail(err, CC_ERR_IO, NULL, "modules.dep: %.*s needs %.*s, which is not there: run depmod",
                             (int)CCI_MIN(name.n, 100u), name.p, (int)CCI_MIN(w.n, 200u), w.p);

@@ -200,6 +200,7 @@ static void cci_fetch_keep(struct cci_fetch *f)
 static cc_error_code cci_fetch_local(struct cci_fetch *f, bool *whole, cc_error *err)
 {
     struct cci_os_stat st;
+    memset(&st, 0, sizeof(st));
     char *path = cci_blob_path(f->store, &f->spec->digest);
     cci_fd blob = path ? cci_os_open(path, CCI_OS_RDONLY | CCI_OS_NOFOLLOW | CCI_OS_NONBLOCK, 0) : CCI_NO_FD;
     *whole = blob >= 0 && cci_os_fstat(blob, &st) == 0 && st.kind == CCI_OS_FILE && st.size == f->spec->size;

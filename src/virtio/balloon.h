@@ -12,7 +12,8 @@
  * queues that they use and take 2. So every queue from 2 on is a reporting queue.
  *
  * Only whole pages of the host that lie within RAM are given back. A list of page numbers is followed for
- * CCI_BALLOON_PAGES entries; what lies behind stays as it is, which is always allowed.
+ * CCI_BALLOON_PAGES entries, since each may be a system call of the I/O thread's; what lies behind stays as it is, which
+ * is always allowed.
  */
 #ifndef CCI_VIRTIO_BALLOON_H
 #define CCI_VIRTIO_BALLOON_H
@@ -23,7 +24,7 @@
 #define CCI_BALLOON_INFLATE 0
 #define CCI_BALLOON_DEFLATE 1
 #define CCI_BALLOON_PAGE 4096u    /* of the lists, and of the host */
-#define CCI_BALLOON_PAGES 4096u   /* of one list */
+#define CCI_BALLOON_PAGES 256u    /* of one list: as many as Linux ever puts into one */
 #define CCI_BALLOON_CONFIG_SIZE 8 /* num_pages 4, actual 4 */
 #define CCI_BALLOON_F_DEFLATE_ON_OOM ((uint64_t)1 << 2)
 #define CCI_BALLOON_F_REPORTING ((uint64_t)1 << 5)

@@ -10,8 +10,11 @@
  * pool. Buffered writes only copy to the page cache, and ext4 knows no RWF_NOWAIT for them, so they are made on the
  * I/O thread as well, until one takes longer than CCI_BLK_SLOW_NS: the kernel is then holding the writer back because
  * too much is dirty, and for CCI_BLK_AVOID_NS writes go to the pool, so that other devices of the instance are not
- * held back, too. Flush, discard and write-zeroes always go to the pool. Requests may complete in any order, as the
- * specification allows; a flush covers the writes that had completed before it was sent.
+ * held back, too. Flush, discard and write-zeroes always go to the pool, as does what moves more than CCI_BLK_PIECE: a
+ * chain may name the same page of RAM any number of times and so ask for 4 GiB. The pool moves one such piece after
+ * the other and stops in between when the device is reset or ends, so neither has to wait for a queue full of those.
+ * Requests may complete in any order, as the specification allows; a flush covers the writes that had completed before
+ * it was sent.
  *
  * A `volatile` disk is an unlinked scratch file that ends with its instance: durability means nothing there, so FLUSH
  * is not offered, and the guest does not spend requests on it.
@@ -33,6 +36,7 @@
 #define CCI_BLK_RANGES 32u           /* of one discard or write-zeroes request */
 #define CCI_BLK_RANGE_SIZE 16u       /* sector 8, sectors 4, flags 4 */
 #define CCI_BLK_RANGE_MAX 0x400000u  /* sectors: 2 GiB */
+#define CCI_BLK_PIECE 0x400000u      /* bytes that are moved in one go */
 #define CCI_BLK_SLOW_NS 2000000u     /* a write that took longer was held back */
 #define CCI_BLK_AVOID_NS 1000000000u /* how long the I/O thread then makes no writes */
 
@@ -104,12 +108,15 @@ static bool cci_blk_in_range(const struct cci_disk *disk, uint64_t sector, uint6
 static int cci_blk_transfer(struct cci_blk_req *r, long flags)
 {
     while (r->left) {
+        if (cci_virtio_dropping(&r->blk->dev))
+            return -EIO;
         const struct cci_disk_segment *s = cci_blk_segment(r->blk->disk, r->offset);
         const uint64_t within = r->offset - s->start;
+        const uint64_t here = CCI_MIN(CCI_MIN(r->left, s->length - within), CCI_BLK_PIECE);
         struct cci_iovec v[CCI_VQ_MAX];
         struct cci_iov at = r->data;
         size_t n;
-        unsigned count = cci_iov_take(&at, CCI_MIN(r->left, s->length - within), v, CCI_VQ_MAX, &n);
+        unsigned count = cci_iov_take(&at, (size_t)here, v, CCI_VQ_MAX, &n);
         int64_t got = r->type == CCI_BLK_T_IN ? cci_os_preadv(s->fd, v, count, s->file_offset + within, flags)
                                               : cci_os_pwritev(s->fd, v, count, s->file_offset + within, flags);
         if (got <= 0)
@@ -164,7 +171,7 @@ static void cci_blk_finish(struct cci_blk_req *r, int result)
     cci_virtio_push(&r->blk->dev, 0, r->head, r->written + (r->written == r->status_at));
 }
 
-/* What may block: on a thread of the pool, without the mutex. */
+/* What may block: usually on a thread of the pool, without the mutex. */
 static int cci_blk_blocking(struct cci_blk_req *r)
 {
     switch (r->type) {
@@ -182,7 +189,7 @@ static void cci_blk_on_pool(struct cci_job *job)
 {
     struct cci_blk_req *r = (struct cci_blk_req *)job; /* its first member */
     struct cci_virtio_dev *d = &r->blk->dev;
-    int result = cci_blk_blocking(r);
+    int result = cci_virtio_dropping(d) ? -EIO : cci_blk_blocking(r);
     cci_mutex_lock(&d->mutex);
     cci_blk_finish(r, result);
     cci_virtio_flush(d, 0);
@@ -216,7 +223,7 @@ static void cci_blk_hand_over(const struct cci_blk_req *r)
 
 static void cci_blk_read(struct cci_blk_req *r)
 {
-    int result = cci_blk_transfer(r, CCI_OS_NOWAIT);
+    int result = r->left > CCI_BLK_PIECE ? -EAGAIN : cci_blk_transfer(r, CCI_OS_NOWAIT);
     if (result == -EAGAIN || result == -EOPNOTSUPP)
         cci_blk_hand_over(r);
     else
@@ -226,7 +233,7 @@ static void cci_blk_read(struct cci_blk_req *r)
 static void cci_blk_write(struct cci_blk_req *r)
 {
     uint64_t begin = cci_os_now();
-    if (begin < r->blk->avoid_until) {
+    if (r->left > CCI_BLK_PIECE || begin < r->blk->avoid_until) {
         cci_blk_hand_over(r);
         return;
     }

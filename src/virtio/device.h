@@ -11,9 +11,9 @@
  * queues; each operation below says whether it is called with the mutex held. Interrupt status alone is atomic, because
  * the driver reads it at every interrupt and should not wait for a request that the I/O thread is serving.
  *
- * Stopping. Chains that are being worked on outside the mutex are counted in `in_flight`. cci_virtio_quiesce stops
- * taking new chains and waits for these; then guest RAM is no longer touched, and a reset, a save or the end may
- * follow.
+ * Stopping. Chains that are being worked on outside the mutex are counted in `in_flight`. A reset, the end, and a save
+ * (state.h) stop taking new chains and wait for these; then guest RAM is no longer touched. Only the save lets them end
+ * well, the others have them cut short.
  *
  * Failing. A driver that breaks the rules gets DEVICE_NEEDS_RESET and a configuration interrupt (section 2.1.2); until
  * it resets the device nothing more is served. The process carries on.
@@ -94,6 +94,7 @@ struct cci_virtio_dev {
     struct cci_cond idle;   /* in_flight became 0 */
     unsigned in_flight;     /* chains that are worked on outside the mutex */
     unsigned stopped;       /* quiesces under way or not yet resumed */
+    uint32_t dropping;      /* atomic: while it is not 0, nobody wants to know how what is in flight ends */
     uint64_t offered;       /* features; set by the device's maker */
     uint64_t features;      /* accepted by the driver; final from FEATURES_OK on */
     uint32_t offered_sel;   /* registers DeviceFeaturesSel, DriverFeaturesSel, QueueSel */
@@ -104,10 +105,8 @@ struct cci_virtio_dev {
     uint32_t generation; /* of the configuration space */
     uint8_t config[CCI_VIRTIO_CONFIG];
     unsigned config_size;
-    uint64_t config_writable;                             /* bit n: the driver may write byte n */
-    const char *why;                                      /* what the driver did wrong last; NULL if nothing */
-    void (*on_fail)(void *ctx, struct cci_virtio_dev *d); /* or NULL: told of a new `why`; mutex held */
-    void *on_fail_ctx;
+    uint64_t config_writable; /* bit n: the driver may write byte n */
+    const char *why;          /* what the driver did wrong last; NULL if nothing */
     struct cci_virtio_queue queue[CCI_VIRTIO_QUEUES];
 };
 
@@ -139,8 +138,6 @@ static void cci_virtio_fail(struct cci_virtio_dev *d, const char *why)
         return;
     d->status |= CCI_VIRTIO_NEEDS_RESET;
     d->why = why;
-    if (d->on_fail)
-        d->on_fail(d->on_fail_ctx, d);
     if (d->status & CCI_VIRTIO_DRIVER_OK)
         cci_virtio_interrupt(d, CCI_VIRTIO_INT_CONFIG);
 }
@@ -234,12 +231,18 @@ static void cci_virtio_stop_locked(struct cci_virtio_dev *d)
         (void)cci_cond_wait(&d->idle, &d->mutex, CCI_FOREVER);
 }
 
-/* The same, from outside: from here on the device does not touch guest RAM, until cci_virtio_resume (state.h). */
-static void cci_virtio_quiesce(struct cci_virtio_dev *d)
+/* The same, for a driver that will not look at the results, or is gone: what takes long is cut short. */
+static void cci_virtio_drop_locked(struct cci_virtio_dev *d)
 {
-    cci_mutex_lock(&d->mutex);
+    (void)__atomic_fetch_add(&d->dropping, 1, __ATOMIC_SEQ_CST);
     cci_virtio_stop_locked(d);
-    cci_mutex_unlock(&d->mutex);
+    (void)__atomic_fetch_sub(&d->dropping, 1, __ATOMIC_SEQ_CST);
+}
+
+/* For whoever works on a chain outside the mutex: whether to give it back as failed at once. */
+static bool cci_virtio_dropping(const struct cci_virtio_dev *d)
+{
+    return __atomic_load_n(&d->dropping, __ATOMIC_SEQ_CST) != 0;
 }
 
 /* ---- What the driver does through the transport; mutex held ---------------------------------------------- */
@@ -247,7 +250,7 @@ static void cci_virtio_quiesce(struct cci_virtio_dev *d)
 /* Section 2.4. Waits for what is in flight. */
 static void cci_virtio_reset(struct cci_virtio_dev *d)
 {
-    cci_virtio_stop_locked(d);
+    cci_virtio_drop_locked(d);
     for (unsigned q = 0; q < d->ops->queues; q++)
         cci_vq_reset(&d->queue[q].vq);
     d->status = 0;
@@ -303,7 +306,7 @@ static void cci_virtio_set_ready(struct cci_virtio_dev *d, unsigned q, bool read
 {
     struct cci_vq *vq = &d->queue[q].vq;
     if (!ready && vq->ready) {
-        cci_virtio_stop_locked(d);
+        cci_virtio_drop_locked(d);
         cci_vq_reset(vq);
         d->stopped--;
         for (unsigned i = 0; i < d->ops->queues; i++) /* the others' doorbells may have rung in vain meanwhile */
@@ -413,7 +416,9 @@ static cc_error_code cci_virtio_attach(struct cci_virtio_dev *d, struct cci_loop
 /* The end of the common part: detached, no vCPU running; waits for what is in flight. */
 static void cci_virtio_destroy(struct cci_virtio_dev *d)
 {
-    cci_virtio_quiesce(d);
+    cci_mutex_lock(&d->mutex);
+    cci_virtio_drop_locked(d);
+    cci_mutex_unlock(&d->mutex);
     cci_cond_destroy(&d->idle);
     cci_mutex_destroy(&d->mutex);
 }

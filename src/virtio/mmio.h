@@ -145,7 +145,7 @@ static void cci_virtio_mmio_set(struct cci_virtio_dev *d, uint64_t reg, uint32_t
     }
 }
 
-/* The guest reads `size` bytes (1, 2, 4 or 8) at `offset` from the device's base. */
+/* The guest reads `size` bytes (1 to 8) at `offset` from the device's base. */
 static void cci_virtio_mmio_read(struct cci_virtio_dev *d, uint64_t offset, uint8_t *data, unsigned size)
 {
     memset(data, 0, size);

@@ -258,8 +258,10 @@ static bool cci_vq_has_more(struct cci_vq *q)
         return false;
     if (q->avail_seen == q->next_avail) {
         q->avail_seen = cci_gmem_load16(q->avail + 2);
-        /* Counted from the used ring: what the driver has not got back, it may not offer again. */
-        if ((uint16_t)(q->avail_seen - q->next_used) > q->size)
+        /* What is out counts, too: what the driver has not got back, it may not offer again. The sum must not wrap, or
+         * an index that goes back behind ours would pass and let the driver offer 65535 chains. */
+        const uint16_t fresh = (uint16_t)(q->avail_seen - q->next_avail);
+        if (fresh + (unsigned)(uint16_t)(q->next_avail - q->next_used) > q->size)
             q->broken = "more chains are offered than the queue has entries";
     }
     return !q->broken && q->avail_seen != q->next_avail;

@@ -30,6 +30,14 @@ static bool cci_view_u64(struct cci_view *v, uint64_t *out)
     return true;
 }
 
+/* Stops, and lets what is in flight end well: from here on the device does not touch guest RAM. */
+static void cci_virtio_quiesce(struct cci_virtio_dev *d)
+{
+    cci_mutex_lock(&d->mutex);
+    cci_virtio_stop_locked(d);
+    cci_mutex_unlock(&d->mutex);
+}
+
 /* Goes on after cci_virtio_quiesce: looks at every queue, since doorbells may have rung in vain, and repeats an
  * interrupt that a restored driver has not seen. */
 static void cci_virtio_resume(struct cci_virtio_dev *d)

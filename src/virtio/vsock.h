@@ -72,7 +72,7 @@ static cc_error_code cci_vsock_on_restore(struct cci_virtio_dev *d, struct cci_v
 {
     struct cci_vsock *v = (struct cci_vsock *)d;
     uint32_t next_port;
-    if (!cci_view_u32(in, &next_port) || next_port < CCI_VSOCK_FIRST_PORT)
+    if (!cci_view_u32(in, &next_port) || next_port < CCI_VSOCK_FIRST_PORT || next_port == UINT32_MAX)
         return cci_fail(err, CC_ERR_IO, NULL, "the saved state of the socket device is damaged");
     cci_vsock_break_all(v, ECONNRESET, true);
     v->next_port = next_port; /* so that no new dial meets an old connection of the guest's */

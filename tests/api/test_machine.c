@@ -1,6 +1,7 @@
 /*
  * What a guest is given: CPUs, memory beyond 4 GiB, and memory that goes back to the host when the guest frees it.
  * @vm
+ * @one-cpu
  * @timeout 150
  * @kernel own
  * @kernel stock

@@ -1,6 +1,7 @@
 /*
  * The whole of it: an image from a tar file, a guest, commands and files in it, through the public calls alone.
  * @vm
+ * @one-cpu
  * @timeout 150
  * @kernel own
  * @kernel stock
@@ -254,6 +255,23 @@ static void test_cancelled_wait_kills(void)
     cc_cancel_token_free(token);
 }
 
+static void test_token_kills_without_a_wait(void)
+{
+    const char *args[] = {"1000", NULL};
+    cc_cancel_token token;
+    cc_cmd cmd;
+    CHECK_OK(cc_cancel_token_new(&token, &err), err);
+    CHECK_OK(cc_cmd_new(vm, "sleep", args, &cmd, &err), err);
+    CHECK_OK(cc_cmd_set_cancel(cmd, token, &err), err);
+    CHECK_OK(cc_cmd_start(cmd, &err), err);
+    CHECK_OK(cc_cancel_token_cancel(token, &err), err);
+    CHECK_EQ_STR(sh("i=0; while pidof sleep >/dev/null && [ $i -lt 100 ]; do usleep 50000; i=$((i+1)); done; "
+                    "pidof sleep || echo gone"),
+                 "gone\n");
+    cc_cmd_free(cmd);
+    cc_cancel_token_free(token);
+}
+
 static void test_freed_command_is_killed(void)
 {
     const char *args[] = {"1000", NULL};
@@ -355,6 +373,7 @@ int main(void)
     RUN(test_the_guest_is_set_up);
     RUN(test_several_wait_for_one);
     RUN(test_cancelled_wait_kills);
+    RUN(test_token_kills_without_a_wait);
     RUN(test_freed_command_is_killed);
     RUN(test_hungry_and_many);
     RUN(test_large_output);

@@ -66,6 +66,8 @@ static void test_errors(void)
     (void)cci_fail_within(&err, err.code, "image");
     CHECK_EQ_STR(err.message, "image: cannot open: no such file or directory");
     CHECK(cci_fail(&err, CC_ERR_NETWORK, NULL, "other") == CC_ERR_NETWORK && !err.path && err.sys_errno == 0);
+    CHECK(cci_fail(&err, CC_ERR_IO, NULL, "%s", "a\033[31mb\r\n\tc\177") == CC_ERR_IO);
+    CHECK_EQ_STR(err.message, "a?[31mb?\n\tc?");
     CHECK(cci_fail(NULL, CC_ERR_TIMEOUT, "p", "no place to put it") == CC_ERR_TIMEOUT);
     cci_error_release(&err);
     CHECK(err.code == CC_OK && !err.message);

@@ -112,8 +112,10 @@ static void test_surroundings(void)
     check_output(run_spec(&a, &s), 0, "/usr/bin\n", "");
     check_output(RUN_IN(&a, "sh", "-c", "umask"), 0, "0022\n", "");
     check_output(RUN_IN(&a, "sh", "-c", "ls /proc/self/fd | wc -l"), 0, "4\n", ""); /* 0 to 2, and the directory */
-    check_output(RUN_IN(&a, "sh", "-c", "grep -E 'Sig(Blk|Ign)' /proc/self/status"), 0,
-                 "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n", "");
+    /* Of signals 1 to 31: glibc's posix_spawn, by which we may have been started, leaves 32 and 33 ignored. */
+    check_output(RUN_IN(&a, "sh", "-c", "for s in $(sed -nE 's/Sig(Blk|Ign):.*(.{8})$/\\2/p' /proc/self/status); do "
+                                        "echo $((0x$s & 0x7fffffff)); done"),
+                 0, "0\n0\n", "");
     agent_stop(&a);
 }
 
@@ -451,7 +453,8 @@ static void *wait_for_end(void *arg)
     cc_error err = {0};
     int code;
     cc_error_code c = cci_exec_wait(arg, &agent_forever, &code, &err);
-    bool said = err.message && strstr(err.message, "agent ended");
+    /* What breaks first: the control connection, or the one for the output that was just being opened. */
+    bool said = err.message && (strstr(err.message, "agent ended") || strstr(err.message, "cannot open a connection"));
     cci_error_release(&err);
     return (void *)(uintptr_t)(c == CC_ERR_NOT_RUNNING && said ? 1 : 0);
 }

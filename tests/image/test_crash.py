@@ -133,7 +133,7 @@ def main():
         clean = os.path.join(base, "clean")
         code, out = load(tool, clean, image)
         want = tree(clean)
-        check("undisturbed", code == 0 and len(want) == 5, out.strip()[:200])
+        check("undisturbed", code == 0 and len(want) == 7, out.strip()[:200])
         full_disk(tool, image, want, base)
         killed_at_each(tool, image, want, base)
         failed_at_each(tool, image, want, base)

@@ -5,6 +5,7 @@
  * in them does not matter here.
  */
 #define _GNU_SOURCE
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "../../src/image/merge.h"
@@ -295,6 +296,36 @@ static void test_attributes_too_large(void)
     }
 }
 
+/* A list that Linux could not read makes a file that nobody can open. */
+static void test_access_control_lists(void)
+{
+    static const uint8_t good[] = {2, 0, 0, 0, 1, 0, 7, 0, 255, 255, 255, 255, 32, 0, 0, 0, 255, 255, 255, 255};
+    static const struct {
+        size_t at, n;
+        uint8_t byte;
+    } cases[] = {{0, 20, 2}, {0, 20, 1},   {0, 19, 2}, {0, 2, 2}, {4, 20, 3},
+                 {4, 20, 0}, {12, 20, 64}, {6, 20, 8}, {7, 20, 1}};
+    static const char name[] = "system.posix_acl_access";
+    for (unsigned i = 0; i < CCI_COUNT(cases); i++) {
+        uint64_t meta;
+        uint8_t value[sizeof(good)];
+        struct cci_buf set = {NULL, 0, 0, false};
+        struct cci_index_entry e = layer_default(CCI_INDEX_FILE, "the-file");
+        memcpy(value, good, sizeof(good));
+        value[cases[i].at] = cases[i].byte;
+        CHECK(cci_index_put_xattr(&set, name, sizeof(name) - 1, value, cases[i].n));
+        e.xattrs = (struct cci_view){set.p, set.n};
+        layer_begin();
+        layer_entry(&e);
+        struct cci_view v = layer_end();
+        CHECK_EQ_INT(write_fs(v, &meta), i == 0 ? CC_OK : CC_ERR_IO);
+        CHECK(i == 0 || (err.message && strstr(err.message, "access control list is malformed: \"/the-file\"")));
+        cci_error_release(&err);
+        cci_buf_free(&set);
+        free_layers();
+    }
+}
+
 static void test_too_large_for_a_disk(void)
 {
     uint64_t meta;
@@ -403,8 +434,29 @@ static void test_rootfs_is_cached_and_repeatable(void)
     struct cci_digest c = open_rootfs();
     CHECK(cci_os_stat(path, &third) == 0);
     CHECK(third.size == first.size);
-    CHECK(cci_digest_equal(&a, &b) && cci_digest_equal(&a, &c));
+    CHECK(unlink(path) == 0 && mkfifo(path, 0600) == 0); /* and this is not waited for */
+    struct cci_digest d = open_rootfs();
+    CHECK(cci_digest_equal(&a, &b) && cci_digest_equal(&a, &c) && cci_digest_equal(&a, &d));
     cci_mem_free(path);
+    close_store();
+}
+
+/* An index with a wrong byte in its midst: which layer it is must be said, for it is to be removed. */
+static void test_rootfs_of_a_damaged_index(void)
+{
+    struct cci_disk disk;
+    open_store();
+    char *path = cci_layer_file(layers[1].path, "index"), *meta = meta_path();
+    CHECK(unlink(meta) == 0); /* the test before made it */
+    cci_fd fd = cci_os_open(path, CCI_OS_WRONLY, 0);
+    CHECK(fd >= 0 && cci_os_pwrite_all(fd, "\xff", 1, CCI_INDEX_HEADER + 4) == 0);
+    cci_os_close(fd);
+    CHECK_EQ_INT(cci_rootfs_open(store, layers, 2, &disk, &err), CC_ERR_IO);
+    CHECK(err.message && strstr(err.message, "damaged (its type is unknown)"));
+    CHECK_EQ_STR(err.path, layers[1].path);
+    cci_error_release(&err);
+    cci_mem_free(path);
+    cci_mem_free(meta);
     close_store();
 }
 
@@ -545,8 +597,10 @@ int main(void)
     RUN(test_too_many_links);
     RUN(test_attributes);
     RUN(test_attributes_too_large);
+    RUN(test_access_control_lists);
     RUN(test_too_large_for_a_disk);
     RUN(test_rootfs_is_cached_and_repeatable);
+    RUN(test_rootfs_of_a_damaged_index);
     RUN(test_chain_id);
     RUN(test_no_layers);
     RUN(test_every_allocation_may_fail);

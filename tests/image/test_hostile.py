@@ -34,7 +34,7 @@ def leftovers(store):
     """Names in the store that are no whole layer."""
     left = os.listdir(store + "/tmp") + os.listdir(store + "/rootfs")
     for layer in os.listdir(store + "/layers"):
-        if sorted(os.listdir(f"{store}/layers/{layer}")) != ["data", "index"]:
+        if sorted(os.listdir(f"{store}/layers/{layer}")) != ["data", "index", "tar"]:
             left.append(layer)
     return left
 

@@ -195,6 +195,35 @@ static void test_what_is_in_the_index(void)
     remove_layers();
 }
 
+/* Linux has no "user." attributes of anything but files and directories: listed, they could not be read. */
+static void test_user_attributes_where_there_are_none(void)
+{
+    static const char pax[] = "25 SCHILY.xattr.user.a=v\n28 SCHILY.xattr.trusted.a=v\n", types[] = "0526";
+    tar_begin();
+    for (int i = 0; i < 4; i++) {
+        char name[2] = {types[i], '\0'};
+        tar_add('x', "pax", "", pax, sizeof(pax) - 1);
+        tar_add(types[i], name, types[i] == '2' ? "target" : "", NULL, 0);
+    }
+    tar_end();
+    struct cci_import_spec spec = spec_of(tar.p, tar.n);
+    struct cci_layer l;
+    CHECK_OK(import(&spec, tar.p, tar.n, 4096, &l), err);
+    for (int i = 0; i < 4; i++) {
+        char name[2] = {types[i], '\0'}, got[60] = "";
+        uint8_t *index;
+        struct cci_index_entry e;
+        struct cci_index_xattr x;
+        CHECK(find(&l, name, &index, &e));
+        while (cci_index_take_xattr(&e.xattrs, &x))
+            (void)snprintf(got + strlen(got), sizeof(got) - strlen(got), "%.*s ", (int)x.name_len, x.name);
+        CHECK_EQ_STR(got, i < 2 ? "trusted.a user.a " : "trusted.a ");
+        free(index);
+    }
+    cci_layer_close(&l);
+    remove_layers();
+}
+
 static void test_empty_layers(void)
 {
     static uint8_t zeros[10240];
@@ -455,6 +484,7 @@ int main(void)
     CHECK_EQ_INT(cci_store_open(store_dir, &store, &err), CC_OK);
     RUN(test_pieces_of_any_size);
     RUN(test_what_is_in_the_index);
+    RUN(test_user_attributes_where_there_are_none);
     RUN(test_empty_layers);
     RUN(test_holes);
     RUN(test_paths);

@@ -3,7 +3,7 @@
 @root
 @timeout 120
 
-The images are those of `tools/mkimage matrix` with one layer (the merge of several is the root filesystem's test). Compared
+The images are those of `tools/mkimage matrix` with one layer (of several: test_flatten_umoci.py). Compared
 are paths, types, modes, owners, times, sizes, devices, targets, extended attributes, contents, and which names are one file.
 The forms are docker-archive and OCI layout, plain and gzip-compressed as a whole, by our tools and by skopeo, which writes
 them with the same library as podman and buildah.
@@ -14,10 +14,11 @@ import json
 import os
 import re
 import shutil
-import stat
 import subprocess
 import sys
 import tempfile
+
+import trees
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 failures = 0
@@ -65,58 +66,7 @@ def stored(out):
         else:
             tree[path] = e
             group.pop(path, None)
-    return tree, names_of(group)
-
-
-def names_of(group):
-    together = {}
-    for path, key in group.items():
-        together.setdefault(key, set()).add(path)
-    return sorted(sorted(s) for s in together.values() if len(s) > 1)
-
-
-def unpacked(root):
-    """The same of a directory on disk."""
-    tree, group = {}, {}
-
-    def visit(path):
-        full = root + path
-        st = os.lstat(full)
-        kind = {stat.S_IFREG: "f", stat.S_IFDIR: "d", stat.S_IFLNK: "l", stat.S_IFCHR: "c", stat.S_IFBLK: "b",
-                stat.S_IFIFO: "p", stat.S_IFSOCK: "s"}[stat.S_IFMT(st.st_mode)]
-        content = "-"
-        if kind == "f":
-            with open(full, "rb") as f:
-                content = hashlib.sha256(f.read()).hexdigest()
-        device = f"{os.major(st.st_rdev)},{os.minor(st.st_rdev)}" if kind in "cb" else "0,0"
-        sec, nsec = divmod(st.st_mtime_ns, 10**9)
-        xattrs = {os.fsencode(n): os.getxattr(full, n, follow_symlinks=False)
-                  for n in os.listxattr(full, follow_symlinks=False)}
-        name = path or b"/"
-        tree[name] = [kind, stat.S_IMODE(st.st_mode), f"{st.st_uid}:{st.st_gid}", f"{sec}.{nsec:09d}",
-                      str(st.st_size if kind == "f" else 0), device, content,
-                      os.readlink(full) if kind == "l" else b"", xattrs]
-        if st.st_nlink > 1 and kind != "d":
-            group[name] = st.st_ino
-        if kind == "d":
-            for child in os.listdir(full):
-                visit(path + b"/" + child)
-
-    visit(b"")
-    return tree, names_of(group)
-
-
-def differences(ours, theirs, implied):
-    found = []
-    for path in sorted(set(ours) | set(theirs)):
-        a, b = ours.get(path), theirs.get(path)
-        if a is None and b and b[0] == "d" and implied:
-            continue  # a directory that no entry speaks of: the merge makes it
-        if a and b and a[0] == "l":
-            a, b = a[:1] + a[2:], b[:1] + b[2:]  # Linux has no mode for links
-        if a != b:
-            found.append(f"{path!r}: ours {a} umoci {b}")
-    return found
+    return tree, trees.names_of(group)
 
 
 def load(tool, base, image):
@@ -143,8 +93,8 @@ def same_as_umoci(tool, base, matrix):
         shutil.rmtree(bundle, ignore_errors=True)
         run("umoci", "unpack", "--keep-dirlinks", "--image", folder + ":latest", bundle)
         ours, our_links = stored(out)
-        theirs, their_links = unpacked(os.fsencode(bundle + "/rootfs"))
-        found = differences(ours, theirs, name == "implied")
+        theirs, their_links = trees.unpacked(os.fsencode(bundle + "/rootfs"))
+        found = trees.differences(ours, theirs, name == "implied")
         if our_links != their_links:
             found.append(f"hard links: ours {our_links} umoci {their_links}")
         check(f"same_as_umoci_{name}", len(ours) > 0 and not found, f"{len(found)}: " + "; ".join(found[:4]))
@@ -254,6 +204,11 @@ def odd_layouts(tool, base):
     check("nested_index", layout(nested(1)).count("layer " + layer.diff_id) == 2)
     check("nested_too_deeply", "nested too deeply" in layout(nested(9)))
     check("only_absent", "holds none of them" in layout(lambda tar, d: [absent]))
+    much = {"annotations": {"org.opencontainers.image.ref.name": "n" * 3000000}}
+    check("a_name_that_is_too_long", layout(lambda tar, d: [{"mediaType": imagefile.INDEX, **much, **document(
+        tar, {"schemaVersion": 2, "manifests": [d] * 4000})}]).count("layer " + layer.diff_id) == 2)
+    check("too_many_listed", "lists more than 4096 images" in layout(lambda tar, d: [
+        {"mediaType": imagefile.INDEX, **document(tar, {"schemaVersion": 2, "manifests": [absent] * 3000})}] * 2))
     check("the_same_twice", layout(lambda tar, d: [d, d]).count("layer " + layer.diff_id) == 2)
     check("attestations_are_passed_over", layout(lambda tar, d: [
         {**d, "platform": {"os": "linux", "architecture": "amd64"}},

@@ -383,6 +383,45 @@ static void test_index_checks_extents(void)
     layer_begin();
 }
 
+/* An index that is full to the byte takes nothing more: sizes are the image's choice. */
+static void test_index_has_a_limit(void)
+{
+    char path[CCI_INDEX_MAX_PATH + 1];
+    struct cci_buf xattrs = {NULL, 0, 0, false};
+    uint8_t *value = calloc(1, 60000);
+    CHECK(value && cci_index_put_xattr(&xattrs, "user.n", 6, value, 60000));
+    struct cci_index_entry e = layer_default(CCI_INDEX_FILE, "a");
+    e.xattrs = (struct cci_view){xattrs.p, xattrs.n};
+    const size_t each = CCI_INDEX_FIXED + 3 + xattrs.n;
+    layer_begin();
+    while (CCI_INDEX_MAX_BYTES - CCI_MAX(layer_writer.out.n, CCI_INDEX_HEADER) > each + 2000)
+        layer_entry(&e);
+    e.xattrs.n = 0;
+    size_t left = CCI_INDEX_MAX_BYTES - layer_writer.out.n;
+    while (left > 3000) {
+        layer_entry(&e);
+        left = CCI_INDEX_MAX_BYTES - layer_writer.out.n;
+    }
+    for (size_t i = 0; i < left - CCI_INDEX_FIXED - 2; i++)
+        path[i] = i % 2 ? '/' : 'p';
+    path[left - CCI_INDEX_FIXED - 2] = '\0';
+    if (path[left - CCI_INDEX_FIXED - 3] == '/')
+        path[left - CCI_INDEX_FIXED - 3] = 'p';
+    e.path = path;
+    layer_entry(&e);
+    CHECK_EQ_INT(layer_writer.out.n, CCI_INDEX_MAX_BYTES);
+    e.path = "b";
+    for (int i = 0; i < 3; i++) {
+        CHECK_EQ_INT(cci_index_add(&layer_writer, &e, &err), CC_ERR_IO);
+        CHECK(strstr(err.message, "too many files"));
+        cci_error_release(&err);
+    }
+    CHECK_EQ_INT(layer_writer.out.n, CCI_INDEX_MAX_BYTES);
+    layer_begin();
+    cci_buf_free(&xattrs);
+    free(value);
+}
+
 static void test_xattrs_stay_sorted_and_unique(void)
 {
     struct cci_buf set = {NULL, 0, 0, false};
@@ -454,6 +493,7 @@ int main(void)
     RUN(test_a_million_whiteouts_cost_is_bounded);
     RUN(test_index_refuses_bad_entries);
     RUN(test_index_checks_extents);
+    RUN(test_index_has_a_limit);
     RUN(test_xattrs_stay_sorted_and_unique);
     RUN(test_damaged_indexes);
     return check_done();

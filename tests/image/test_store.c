@@ -186,6 +186,39 @@ static void test_damaged_layers_are_replaced(void)
     damage("d3", "data", -1);
     damage("d4", "index", 10);
     damage("d5", "index", -1);
+    damage("d6", "index", 50);
+}
+
+/* A FIFO in the place of an index holds nobody up. */
+static void test_a_fifo_for_an_index(void)
+{
+    struct cci_layer l;
+    char path[600];
+    CHECK_OK(publish("fifo", &l), err);
+    (void)snprintf(path, sizeof(path), "%s/index", l.path);
+    cci_layer_close(&l);
+    CHECK(unlink(path) == 0 && mkfifo(path, 0600) == 0);
+    CHECK(!present("fifo"));
+    CHECK_OK(publish("fifo", &l), err);
+    cci_layer_close(&l);
+}
+
+/* Two find the same layer damaged. When the second one moves it away, the first has put a whole one there. */
+static void test_a_layer_that_was_replaced_meanwhile(void)
+{
+    struct cci_layer damaged, whole;
+    char away[400];
+    CHECK_OK(publish("twice", &damaged), err);
+    (void)snprintf(away, sizeof(away), "%s/away-too", store_dir);
+    CHECK(rename(damaged.path, away) == 0);
+    CHECK_OK(publish("twice", &whole), err);
+    CHECK_OK(cci_store_evict(store, &damaged, &err), err);
+    CHECK(present("twice"));
+    CHECK_OK(cci_store_evict(store, &whole, &err), err);
+    CHECK(!present("twice"));
+    CHECK_EQ_INT(store_dir_count("tmp"), 0);
+    cci_layer_close(&damaged);
+    cci_layer_close(&whole);
 }
 
 /* A process that dies leaves its temporary directory to the next one to open the store; one that lives keeps it. */
@@ -281,6 +314,8 @@ int main(void)
     RUN(test_a_layer_in_use_is_locked);
     RUN(test_a_layer_removed_under_the_lock);
     RUN(test_damaged_layers_are_replaced);
+    RUN(test_a_fifo_for_an_index);
+    RUN(test_a_layer_that_was_replaced_meanwhile);
     RUN(test_sweep);
     RUN(test_sweep_of_strange_things);
     RUN(test_a_crowd);

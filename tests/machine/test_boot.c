@@ -49,6 +49,7 @@ static void put_phdr(unsigned i, uint32_t type, uint64_t offset, uint64_t paddr,
     uint8_t *p = file + 64 + i * 56;
     cci_put_le32(p, type);
     cci_put_le64(p + 8, offset);
+    cci_put_le64(p + 16, 0xffffffff80000000u + paddr);
     cci_put_le64(p + 24, paddr);
     cci_put_le64(p + 32, filesz);
     cci_put_le64(p + 40, memsz);
@@ -96,6 +97,34 @@ static void test_elf(void)
     CHECK_OK(load(), err);
     CHECK(!kernel.pvh);
     CHECK_EQ_INT(kernel.entry, 0x1000000);
+}
+
+/* A static program is an ELF file with segments where RAM is, too; only a kernel is linked that high. */
+static void test_elf_is_no_program(void)
+{
+    make_elf();
+    memcpy(file + 0x4020, "Zen", 4);
+    cci_put_le64(file + 64 + 16, 0x1000000);
+    CHECK_EQ_INT(load(), CC_ERR_IO);
+    CHECK(strstr(err.message, "a program and not a kernel"));
+    make_elf(); /* with a PVH entry it may lie where it likes */
+    cci_put_le64(file + 64 + 16, 0x1000000);
+    CHECK_OK(load(), err);
+}
+
+/* Many segments over each other, each as large as the RAM: a small sparse file that would take for ever to read. */
+static void test_elf_overlaps(void)
+{
+    make_elf();
+    const uint64_t n = RAM - 0x1000000;
+    int fd = memfd_create("kernel", MFD_CLOEXEC);
+    cci_put_le16(file + 56, 9);
+    for (unsigned i = 0; i < 9; i++)
+        put_phdr(i, 1, 0x8000, 0x1000000, n, n);
+    CHECK(write(fd, file, file_n) == (ssize_t)file_n && ftruncate(fd, RAM) == 0);
+    CHECK_EQ_INT(cci_boot_load_kernel(fd, "kernel", &mem, &kernel, &err), CC_ERR_IO);
+    CHECK(strstr(err.message, "over each other"));
+    (void)close(fd);
 }
 
 static void test_elf_lies(void)
@@ -347,6 +376,8 @@ static void test_layout(void)
 int main(void)
 {
     RUN(test_elf);
+    RUN(test_elf_is_no_program);
+    RUN(test_elf_overlaps);
     RUN(test_elf_lies);
     RUN(test_bzimage);
     RUN(test_bzimage_lies);

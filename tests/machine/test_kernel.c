@@ -193,7 +193,56 @@ static void test_bad_modules(void)
     make_modules();
     CHECK_EQ_INT(unlink(in("bundle/modules/modules.dep")), 0);
     CHECK_EQ_INT(add(&r), CC_ERR_IO);
+    CHECK(strstr(err.message, "run depmod"));
     cci_initrd_free(&r);
+    cci_error_release(&err);
+}
+
+/* A bundle of somebody who means ill. */
+static void refuses(const char *what)
+{
+    struct cci_initrd r;
+    cci_error_release(&err);
+    CHECK_OK(open_it("bundle"), err);
+    CHECK_EQ_INT(add(&r), CC_ERR_IO);
+    if (!err.message || !strstr(err.message, what))
+        printf("# %s\n", err.message ? err.message : "(none)");
+    CHECK(err.message && strstr(err.message, what));
+    cci_initrd_free(&r);
+}
+
+static void test_hostile_bundle(void)
+{
+    make_modules(); /* FIFOs, which an open would wait for */
+    cci_kernel_close(&k);
+    CHECK_EQ_INT(unlink(in("bundle/modules/kernel/virtio.ko")), 0);
+    CHECK_EQ_INT(mkfifo(in("bundle/modules/kernel/virtio.ko"), 0600), 0);
+    refuses("cannot read a module");
+    CHECK_EQ_INT(unlink(in("bundle/modules/modules.dep")), 0);
+    CHECK_EQ_INT(mkfifo(in("bundle/modules/modules.dep"), 0600), 0);
+    refuses("cannot read a file");
+    make_modules(); /* a file of the host's that is none of the bundle's */
+    cci_kernel_close(&k);
+    write_file("secret.ko", "secret");
+    write_file("bundle/modules/modules.dep", "kernel/virtio_mmio.ko: ../../secret.ko\n../../secret.ko:\n"
+                                             "kernel/overlay.ko.gz:\nkernel/vmw_vsock_virtio_transport.ko.zst:\n");
+    refuses("makes no sense");
+    write_file("bundle/modules/modules.dep", "kernel/virtio_mmio.ko: kernel/../../../secret.ko\n"
+                                             "kernel/../../../secret.ko:\n"
+                                             "kernel/overlay.ko.gz:\nkernel/vmw_vsock_virtio_transport.ko.zst:\n");
+    refuses("makes no sense");
+    /* Each module is within its limit, and there are many (none has a byte on the disk). */
+    write_file("bundle/modules/modules.dep",
+               "kernel/virtio_mmio.ko: kernel/1.ko kernel/2.ko kernel/3.ko kernel/4.ko kernel/5.ko\nkernel/1.ko:\n"
+               "kernel/2.ko:\nkernel/3.ko:\nkernel/4.ko:\nkernel/5.ko:\n"
+               "kernel/overlay.ko.gz:\nkernel/vmw_vsock_virtio_transport.ko.zst:\n");
+    for (unsigned i = 1; i <= 5; i++) {
+        char name[60];
+        (void)snprintf(name, sizeof(name), "bundle/modules/kernel/%u.ko", i);
+        write_file(name, "");
+        CHECK_EQ_INT(truncate(in(name), 60 << 20), 0);
+    }
+    refuses("take more than 256 MiB");
     cci_error_release(&err);
 }
 
@@ -210,6 +259,7 @@ int main(void)
     RUN(test_modules);
     RUN(test_cannot_decompress);
     RUN(test_bad_modules);
+    RUN(test_hostile_bundle);
     cci_error_release(&err);
     char command[200];
     (void)snprintf(command, sizeof(command), "rm -rf %s", dir);

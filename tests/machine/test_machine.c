@@ -67,6 +67,7 @@ static cc_error_code start(void)
     cci_put_le16(elf + 56, 1);
     cci_put_le32(elf + 64, 1);
     cci_put_le64(elf + 64 + 8, 0x1000);
+    cci_put_le64(elf + 64 + 16, 0xffffffff81000000u);
     cci_put_le64(elf + 64 + 24, 0x1000000);
     cci_put_le64(elf + 64 + 32, 0x1000);
     cci_put_le64(elf + 64 + 40, 0x1000);
@@ -209,11 +210,12 @@ static void test_limits(void)
     cci_machine_free(m);
 }
 
-static unsigned fail_at;
+static int fail_at;
 
 static void *failing(void *ctx, void *old, size_t size)
 {
-    if (size && fail_at && --fail_at == 0)
+    /* Also on the thread that loads the kernel. The count goes on below zero, past everything that is to come. */
+    if (size && __atomic_fetch_sub(&fail_at, 1, __ATOMIC_RELAXED) == 1)
         return NULL;
     return cci_mem_default_alloc(ctx, old, size);
 }
@@ -226,10 +228,10 @@ static void test_no_memory(void)
         struct cci_irq irq;
         unsigned index;
         m = NULL;
-        fail_at = n + 1;
+        __atomic_store_n(&fail_at, (int)n + 1, __ATOMIC_RELAXED);
         done = make(3) == CC_OK && cci_machine_add_mmio_device(m, &device_ops, NULL, &irq, &index, &err) == CC_OK &&
                start() == CC_OK;
-        fail_at = 0;
+        __atomic_store_n(&fail_at, 0, __ATOMIC_RELAXED);
         cci_machine_free(m);
         cci_error_release(&err);
     }

@@ -99,6 +99,30 @@ static void test_deep(void)
     cci_error_release(&err);
 }
 
+/* Each dependency costs a look through the whole file, so a line with millions of them is not followed to its end. */
+static void test_many(void)
+{
+    enum { WORDS = 2 << 20 };
+    char *text = malloc(7 + WORDS * 2);
+    memcpy(text, "a.ko:\nb:", 8);
+    for (unsigned i = 0; i < WORDS - 1; i++)
+        memcpy(text + 8 + i * 2, " a", 2);
+    struct cci_modules_text none = {NULL, 0}, all = {text, 8 + (WORDS - 1) * 2};
+    CHECK_EQ_INT(cci_modules_init(&m, all, none, none, &err), CC_OK);
+    CHECK_EQ_INT(cci_modules_want(&m, "b", true, &err), CC_ERR_IO);
+    CHECK(strstr(err.message, "too many dependencies"));
+    cci_modules_free(&m);
+    memcpy(text, "softdep b pre: ", 15);
+    for (unsigned i = 0; i < WORDS / 2; i++)
+        memcpy(text + 15 + i * 2, "a ", 2);
+    all.n = 15 + WORDS;
+    CHECK_EQ_INT(cci_modules_init(&m, cci_modules_str("b:\na:\n"), all, none, &err), CC_OK);
+    CHECK_EQ_INT(cci_modules_want(&m, "b", true, &err), CC_ERR_IO);
+    cci_modules_free(&m);
+    cci_error_release(&err);
+    free(text);
+}
+
 static void test_damaged(void)
 {
     static const char *const bad[] = {"", "\n\n\n", ":", "a.ko", "a.ko:", ": b.ko\n", "   \n", "a.ko:    \n/.ko:\n"};
@@ -145,6 +169,7 @@ int main(void)
     RUN(test_soft);
     RUN(test_errors);
     RUN(test_deep);
+    RUN(test_many);
     RUN(test_damaged);
     RUN(test_no_memory);
     return check_done();

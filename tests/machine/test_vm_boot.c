@@ -3,10 +3,12 @@
  * every way to end; one after another without leaking.
  */
 // @vm
+// @one-cpu
 // @timeout 240
 // @sanitize none
 #define _GNU_SOURCE
 #include <dirent.h>
+#include <signal.h>
 #include <unistd.h>
 
 #include "../check.h"
@@ -81,6 +83,30 @@ static void own_pvh(void)
     CHECK(serial && strstr(serial, "4-edge") && atoi(strchr(serial + 8, ':') + 1) > 0); /* interrupts arrive */
     CHECK_EQ_INT(g.ends, 1);
     guest_free(&g);
+}
+
+/* A copy of our vmlinux without the note: it is entered by the 64-bit protocol. */
+static void own_elf_without_pvh(void)
+{
+    static const uint8_t note[] = {18, 0, 0, 0, 'X', 'e', 'n', 0};
+    char path[220], line[200];
+    struct cci_buf image = {NULL, 0, 0, false};
+    CHECK_OK(cci_kernel_read(guest_cache("kernel/guest-x86_64/vmlinux"), (size_t)64 << 20, &image, NULL), g.err);
+    uint8_t *at = memmem(image.p, image.n, note, sizeof(note));
+    CHECK(at != NULL);
+    at[4] = 'Z';
+    (void)snprintf(path, sizeof(path), "%s.vmlinux", init_path);
+    FILE *f = fopen(path, "wb");
+    CHECK(f && fwrite(image.p, 1, image.n, f) == image.n && fclose(f) == 0);
+    cci_buf_free(&image);
+    (void)snprintf(line, sizeof(line), "%s end=off", cci_kernel_cmdline(false));
+    CHECK_OK(guest_new(&g, 1, 128), g.err);
+    CHECK_OK(guest_boot(&g, path, init_path, line), g.err);
+    CHECK_EQ_INT(guest_wait(&g, 60), CCI_MACHINE_OFF);
+    guest_stop(&g);
+    CHECK(has("init done"));
+    guest_free(&g);
+    (void)unlink(path);
 }
 
 static void own_bzimage_four_cpus(void)
@@ -160,16 +186,29 @@ static void stopped_while_it_runs(void)
     guest_free(&g);
 }
 
-/* Stopped at once, before the guest has done anything, and freed without a stop. */
+static volatile sig_atomic_t handled;
+
+static void on_kick(int signal_number)
+{
+    (void)signal_number;
+    handled = 1;
+}
+
+/* Stopped at once, before the guest has done anything, and freed without a stop; whatever the caller's program does about
+ * the signal that sends CPUs out. */
 static void stopped_at_once(void)
 {
+    void (*const how[])(int) = {SIG_DFL, SIG_IGN, on_kick};
     for (unsigned i = 0; i < 6; i++) {
+        CHECK(signal(CCI_KVM_KICK_SIGNAL, how[i % 3]) != SIG_ERR);
         CHECK_OK(guest_new(&g, 2, 64), g.err);
         CHECK_OK(guest_boot(&g, guest_cache("kernel/guest-x86_64/vmlinux"), init_path, ""), g.err);
         if (i % 2)
             guest_stop(&g);
         guest_free(&g);
     }
+    CHECK_EQ_INT(handled, 0);
+    CHECK(signal(CCI_KVM_KICK_SIGNAL, SIG_DFL) != SIG_ERR);
 }
 
 static unsigned entries(const char *dir)
@@ -206,6 +245,10 @@ static void refused(void)
     CHECK_EQ_INT(guest_boot(&g, __FILE__, init_path, ""), CC_ERR_IO);
     CHECK(strstr(g.err.message, "neither an ELF file nor a bzImage"));
     guest_free(&g);
+    CHECK_OK(guest_new(&g, 1, 64), g.err);
+    CHECK_EQ_INT(guest_boot(&g, init_path, init_path, ""), CC_ERR_IO);
+    CHECK(strstr(g.err.message, "a program and not a kernel"));
+    guest_free(&g);
     struct guest h;
     CHECK_EQ_INT(guest_new(&h, 0, 64), CC_ERR_INVALID_ARGUMENT);
     guest_free(&h);
@@ -218,6 +261,7 @@ int main(void)
     if (!guest_make_init(init_path, sizeof(init_path)))
         return 1;
     RUN(own_pvh);
+    RUN(own_elf_without_pvh);
     RUN(own_bzimage_four_cpus);
     RUN(above_4_gib);
     RUN(little_memory);

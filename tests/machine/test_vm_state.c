@@ -3,6 +3,7 @@
  * stopped in between, saved, restored into a new machine with a copy of its memory, and goes on to its end.
  */
 // @vm
+// @one-cpu
 // @timeout 120
 #define _GNU_SOURCE
 #include "../check.h"

@@ -78,13 +78,18 @@ static void setup_rw(struct fixture *f)
     setup(f, one, 1, true);
 }
 
-static void teardown(struct fixture *f)
+static void teardown_host(struct fixture *f)
 {
-    cci_blk_destroy(&f->blk);
     cci_pool_destroy(&f->pool);
     cci_disk_free(&f->disk);
     free(f->model);
     drv_vm_free(&f->vm);
+}
+
+static void teardown(struct fixture *f)
+{
+    cci_blk_destroy(&f->blk);
+    teardown_host(f);
 }
 
 static uint64_t put_header(struct drv *d, uint32_t type, uint64_t sector)
@@ -696,6 +701,80 @@ static void test_reset_in_flight(void)
     gate_destroy(&gate);
 }
 
+/* Opens the gate once the device is being stopped. */
+struct opener {
+    struct cci_virtio_dev *dev;
+    struct gate *gate;
+};
+
+static void *opener_thread(void *arg)
+{
+    wait_stopped(((struct opener *)arg)->dev);
+    gate_open(((struct opener *)arg)->gate);
+    return NULL;
+}
+
+/* Requests as large as a chain can make them, out of little RAM: the thread that serves the queue leaves them to others,
+ * and a reset does not wait until their gigabytes have been moved. */
+static void large_requests(uint32_t type, bool destroy)
+{
+    struct fixture f;
+    struct gate gate;
+    struct gate_job jobs[CCI_POOL_THREADS];
+    pthread_t thread;
+    const unsigned one[] = {2 * CCI_BLK_PIECE / 512};
+    struct drv_buf b[6];
+    setup(&f, one, 1, true);
+    gate_close(&gate, jobs, &f.pool);
+    uint64_t data = drv_alloc(&f.vm, CCI_BLK_PIECE / 2, 16), status = drv_alloc(&f.vm, 4, 1);
+    memset(drv_ptr(&f.vm, data), 0x11, CCI_BLK_PIECE / 2);
+    memset(drv_ptr(&f.vm, status), 0xee, 4);
+    for (unsigned i = 0; i < 4; i++) {
+        b[0] = (struct drv_buf){put_header(&f.d, type, 0), 16, false};
+        for (unsigned k = 1; k < 5; k++)
+            b[k] = (struct drv_buf){data, CCI_BLK_PIECE / 2, type == CCI_BLK_T_IN};
+        b[5] = (struct drv_buf){status + i, 1, true};
+        (void)drv_add(&f.d, 0, b, 6, DRV_DIRECT);
+    }
+    drv_kick_hard(&f.d, 0);
+    cci_mutex_lock(&f.blk.dev.mutex);
+    CHECK_EQ_INT(f.blk.dev.in_flight, 4);
+    cci_mutex_unlock(&f.blk.dev.mutex);
+    struct opener opener = {&f.blk.dev, &gate};
+    CHECK_EQ_INT(pthread_create(&thread, NULL, opener_thread, &opener), 0);
+    if (!destroy)
+        drv_set(&f.d, CCI_VIRTIO_REG_STATUS, 0);
+    cci_blk_destroy(&f.blk);
+    CHECK_EQ_INT(pthread_join(thread, NULL), 0);
+    for (unsigned i = 0; i < 4; i++)
+        CHECK_EQ_INT(*drv_ptr(&f.vm, status + i), CCI_BLK_S_IOERR);
+    CHECK_EQ_INT(*drv_ptr(&f.vm, data), 0x11);
+    teardown_host(&f);
+    gate_destroy(&gate);
+}
+
+static void test_large_requests(void)
+{
+    large_requests(CCI_BLK_T_IN, false);
+    large_requests(CCI_BLK_T_OUT, false);
+    large_requests(CCI_BLK_T_OUT, true);
+}
+
+/* One of them that nothing disturbs is done as any other. */
+static void test_large_read(void)
+{
+    struct fixture f;
+    const unsigned one[] = {3 * CCI_BLK_PIECE / 512};
+    setup(&f, one, 1, false);
+    uint64_t data = drv_alloc(&f.vm, CCI_BLK_PIECE + 4096, 16);
+    const struct drv_buf in[] = {{data, CCI_BLK_PIECE + 512, true}};
+    struct result r = request(&f, CCI_BLK_T_IN, 1, in, 1, DRV_DIRECT);
+    CHECK_EQ_INT(r.status, CCI_BLK_S_OK);
+    CHECK_EQ_INT(r.len, CCI_BLK_PIECE + 512 + 1);
+    CHECK(memcmp(drv_ptr(&f.vm, data), f.model + 512, CCI_BLK_PIECE + 512) == 0);
+    teardown(&f);
+}
+
 /* The queue alone is switched off in mid-request. */
 static void *unready_thread(void *arg)
 {
@@ -838,6 +917,8 @@ int main(void)
     RUN(test_traffic_on_threads);
     RUN(test_cold_reads);
     RUN(test_reset_in_flight);
+    RUN(test_large_requests);
+    RUN(test_large_read);
     RUN(test_queue_off_in_flight);
     RUN(test_save_in_flight);
     RUN(test_restore_other_size);

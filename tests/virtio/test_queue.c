@@ -507,6 +507,22 @@ static void test_outstanding_is_bounded(void)
     teardown(&f);
 }
 
+/* While one chain is out, the index goes back by one: that is no invitation to take 65535 more. */
+static void test_avail_index_goes_back(void)
+{
+    struct fixture f;
+    struct cci_vq_chain c;
+    setup(&f, DRV_ALL, 8);
+    drv_desc(&f.d, 0, 0, DRV_RAM_GPA, 8, 0, 0);
+    drv_offer(&f.d, 0, 0);
+    drv_offer(&f.d, 0, 0);
+    CHECK_EQ_INT(cci_vq_pop(f.vq, &c), 1);
+    CHECK_EQ_INT(cci_vq_pop(f.vq, &c), 1);
+    cci_gmem_store16(drv_ptr(&f.vm, f.d.q[0].avail + 2), 1);
+    CHECK_EQ_INT(cci_vq_pop(f.vq, &c), -1);
+    teardown(&f);
+}
+
 static void test_chain_of_2g(void)
 {
     /* RAM is small here, so the same megabytes many times. */
@@ -591,6 +607,7 @@ int main(void)
     RUN(test_head_out_of_range);
     RUN(test_avail_index_jumps);
     RUN(test_outstanding_is_bounded);
+    RUN(test_avail_index_goes_back);
     RUN(test_chain_of_2g);
     RUN(test_chain_of_4g);
     RUN(test_bad_rings);

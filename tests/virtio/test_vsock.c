@@ -1007,6 +1007,10 @@ static void test_save_restore(void)
     in.n = state.n - 1;
     cci_virtio_quiesce(&fresh.dev);
     CHECK_EQ_INT(cci_virtio_restore(&fresh.dev, &in, &err), CC_ERR_IO);
+    cci_put_le32(state.p + state.n - 4, UINT32_MAX); /* the next port would be "any", and then those below the first */
+    in.p = state.p;
+    in.n = state.n;
+    CHECK_EQ_INT(cci_virtio_restore(&fresh.dev, &in, &err), CC_ERR_IO);
     cci_error_release(&err);
     cci_vsock_destroy(&fresh);
     drv_vm_free(&g.vm);

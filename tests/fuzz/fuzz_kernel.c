@@ -1,5 +1,5 @@
 /*
- * Any file as a guest kernel that begins as an ELF file: loaded or refused, and nothing written outside the guest's memory.
+ * Any file as a guest kernel (ELF file, bzImage): loaded or refused, and nothing written outside the guest's memory.
  */
 #define _GNU_SOURCE
 #include <stdlib.h>

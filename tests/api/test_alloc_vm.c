@@ -1,0 +1,76 @@
+/*
+ * Allocations that fail while an instance starts, runs a command and is closed: a sample of them, each an error or a
+ * success, and nothing is left behind.
+ * @vm
+ * @timeout 150
+ * @kernel own
+ * @setup tools/mkimage busybox build/tests/busybox.tar
+ */
+#define _GNU_SOURCE
+#include "failing.h"
+
+static cc_error err;
+static cc_instance_source source;
+
+static cc_error_code one_life(void)
+{
+    static const char *const args[] = {"hello", NULL};
+    cc_instance vm = 0;
+    cc_cmd cmd = 0;
+    uint8_t *out = NULL;
+    size_t len = 0;
+    cc_error_code code = cc_instance_new(source, NULL, &vm, &err);
+    CHECK((code == CC_OK) == (vm != 0));
+    if (code == CC_OK)
+        code = cc_cmd_new(vm, "echo", args, &cmd, &err);
+    if (code == CC_OK)
+        code = cc_cmd_output(cmd, &out, &len, NULL, &err);
+    CHECK((code == CC_OK) == (out != NULL));
+    CHECK(!out || (len == 6 && memcmp(out, "hello\n", 6) == 0));
+    CHECK(err.code == code);
+    cc_free_bytes(out);
+    cc_error_free(&err);
+    if (vm)
+        CHECK_EQ_INT(cc_instance_close(vm, &err), CC_OK);
+    return code;
+}
+
+static void test_sample(void)
+{
+    cc_oci_client client;
+    int failures = 0;
+    CHECK_OK(cc_oci_client_new(&client, &err), err);
+    CHECK_OK(cc_oci_client_load_tar(client, "build/tests/busybox.tar", NULL, &source, &err), err);
+    CHECK_OK(cc_supports_hypervisor(&err), err);
+    CHECK_EQ_INT(one_life(), CC_OK); /* what is made once is made */
+    failing_at(1000000, false);
+    CHECK_EQ_INT(one_life(), CC_OK);
+    long count = 1000000 - failing_stop();
+    printf("# %ld allocations\n", count);
+    CHECK(count > 20);
+    for (long i = 0; i < 24; i++) {
+        struct left_behind before = left_behind();
+        failing_at(i * count / 24, i % 4 == 3);
+        failures += one_life() != CC_OK;
+        (void)failing_stop();
+        check_left_behind(before);
+    }
+    printf("# %d of 24 failed\n", failures);
+    CHECK(failures > 6);
+    CHECK_EQ_INT(one_life(), CC_OK);
+}
+
+static void test_nothing_is_left(void)
+{
+    cc_shutdown();
+    CHECK_EQ_INT(failing_live, 0);
+}
+
+int main(void)
+{
+    failing_install();
+    (void)cc_init();
+    RUN(test_sample);
+    RUN(test_nothing_is_left);
+    return check_done();
+}
