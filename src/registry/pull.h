@@ -345,6 +345,8 @@ static cc_error_code cci_pull_image(struct cci_store *store, const struct cci_pu
         code = cci_blob_lock(store, CCI_OS_LOCK_SHARED, true, &lock, err);
     if (!code)
         code = cci_pull_run(p, err);
+    if (!code && !p->image->names.count && !cci_strings_add(&p->image->names, p->name.full))
+        code = cci_fail_nomem(err); /* an export names the image as it was pulled */
     if (!code) {
         *out = p->image;
         p->image = NULL;

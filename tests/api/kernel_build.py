@@ -15,7 +15,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 
 def compile_app(out, *flags):
     subprocess.run(["gcc", "-std=c11", "-O1", "-Wall", "-Wextra", "-Wshadow", "-Wconversion", "-Werror", *flags, "-I" + ROOT,
-                    os.path.join(ROOT, "tests", "api", "version_app.c"), "-o", os.path.join(out, "version_app"), "-lpthread"],
+                    os.path.join(ROOT, "tests", "api", "version_app.c"), "-o", os.path.join(out, "version_app"), "-lpthread", "-l:libbearssl.a"],
                    check=True)
 
 

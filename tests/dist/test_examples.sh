@@ -4,8 +4,8 @@
 # @timeout 60
 # @kernel own
 # @setup tools/mkimage busybox build/tests/busybox.tar
-# @setup gcc -std=c11 -Wall -Wextra -Wshadow -Wconversion -Werror -I. examples/complete.c -o build/tests/complete -lpthread
-# @setup gcc -std=c11 -Wall -Wextra -Wshadow -Wconversion -Werror -I. examples/hello.c -o build/tests/hello -lpthread
+# @setup gcc -std=c11 -Wall -Wextra -Wshadow -Wconversion -Werror -I. examples/complete.c -o build/tests/complete -lpthread -l:libbearssl.a
+# @setup gcc -std=c11 -Wall -Wextra -Wshadow -Wconversion -Werror -I. examples/hello.c -o build/tests/hello -lpthread -l:libbearssl.a
 set -u
 status=0
 
