@@ -256,8 +256,8 @@ typedef struct {
     cc_pull_policy policy;     /* pull only */
     cc_cancel_token cancel;    /* ends the call early; 0: none */
     double timeout_seconds;    /* how long a pull may take; 0: as long as it moves. What has come is kept */
-    const char *ca_file;       /* certificate authorities (PEM) to believe besides the system's; NULL: none. Pull only */
-    bool allow_http;           /* a registry that cannot do TLS may be asked without; on this host it always may. Pull only */
+    const char *ca_file; /* certificate authorities (PEM) to believe besides the system's; NULL: none. Pull only */
+    bool allow_http;     /* a registry that cannot do TLS may be asked without; on this host it always may. Pull only */
 } cc_pull_options;
 
 /* How far a pull is. Only what has to be fetched counts: layers that the cache has are not in it. */
@@ -281,8 +281,8 @@ typedef void (*cc_progress_callback)(const cc_download_progress *progress, void 
  * "localhost:5000/app". What is left out is docker.io, library/ and latest. `opts` and `progress_cb` may be NULL.
  *
  * Layers come several at a time and go straight into the cache, where every digest is checked; those that the cache has
- * are not fetched. A connection that breaks goes on where it stopped, and so does a pull after one that was cancelled or
- * killed. Several pulls of the same image at once, also by several processes, share the work. By policy:
+ * are not fetched. A connection that breaks goes on where it stopped, and so does a pull after one that was cancelled
+ * or killed. Several pulls of the same image at once, also by several processes, share the work. By policy:
  *
  *   CC_PULL_IF_NOT_PRESENT  one that was pulled before, for the same platform, opens with no network
  *   CC_PULL_ALWAYS          the registry is asked (one request) whether the tag has moved
@@ -426,8 +426,8 @@ typedef struct {
     bool enable_dmesg;      /* send the kernel's messages to the log callback, by default to stderr */
     const cc_mount_config *mounts; /* not in this version: must be NULL */
     size_t mount_count;            /* not in this version: must be 0 */
-    const char *kernel;     /* the guest kernel, as $CC_KERNEL; NULL: $CC_KERNEL, else "kernel" in the client's cache
-                               directory, else a readable /boot/vmlinuz-* of this host */
+    const char *kernel; /* the guest kernel, as $CC_KERNEL; NULL: $CC_KERNEL, else "kernel" in the client's cache
+                           directory, else a readable /boot/vmlinuz-* of this host */
     double boot_timeout_seconds; /* how long the guest may take to start; 0: 60. The error has its last messages */
     uint64_t disk_mb;            /* size of the guest's writable disk in MiB; 0: 16384. It is sparse: only what is
                                     written takes space, and only while the instance lives. 16 to 16777216 */

@@ -26,11 +26,11 @@
 #include "../src/base/stream.h"
 
 struct unix_stream {
-    struct cci_stream stream;         /* first: what the user holds */
+    struct cci_stream stream; /* first: what the user holds */
     struct cci_loop *loop;
-    struct cci_loop_source socket;    /* the connection; registered while fn is set */
-    struct cci_loop_source nudge;     /* an eventfd, for the first call that a watcher is promised */
-    cci_stream_watch_fn fn;           /* on the loop's thread only */
+    struct cci_loop_source socket; /* the connection; registered while fn is set */
+    struct cci_loop_source nudge;  /* an eventfd, for the first call that a watcher is promised */
+    cci_stream_watch_fn fn;        /* on the loop's thread only */
     void *ctx;
 };
 

@@ -15,12 +15,11 @@
  *
  * The port carries frames both ways: one type byte, a 32-bit little-endian length, the payload.
  *   to the guest:  'j' job, 'i' bytes for standard input ('i' of length 0 ends it)
- *   to the host:   'r' ready, 's' the command starts now, 'o' / 'e' bytes of standard output / error, 'x' wait status in decimal, 'f' failure of
- *                  the rig itself, in words
- * A job is a list of strings, each with one leading type letter and ended by a NUL:
- *   t SECONDS.NANOS  the time of day      s HEX   seed for the kernel's random pool (a resumed machine has a stale one)
- *   w TAG PATH       a writable share     d DIR   working directory    e NAME=VALUE    a ARGUMENT
- *   i                standard input follows in frames (without it: /dev/null)
+ *   to the host:   'r' ready, 's' the command starts now, 'o' / 'e' bytes of standard output / error, 'x' wait status
+ * in decimal, 'f' failure of the rig itself, in words A job is a list of strings, each with one leading type letter and
+ * ended by a NUL: t SECONDS.NANOS  the time of day      s HEX   seed for the kernel's random pool (a resumed machine
+ * has a stale one) w TAG PATH       a writable share     d DIR   working directory    e NAME=VALUE    a ARGUMENT i
+ * standard input follows in frames (without it: /dev/null)
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -316,18 +315,31 @@ static void parse_job(struct job *job, char *text, size_t size)
         if (job->argument_count + 1 >= MAX_STRINGS || job->environment_count + 1 >= MAX_STRINGS)
             fail("too many arguments or environment variables");
         switch (*line) {
-        case 'a': job->arguments[job->argument_count++] = value; break;
-        case 'e': job->environment[job->environment_count++] = value; break;
-        case 'd': job->directory = value; break;
-        case 't': job->time = value; break;
-        case 's': job->seed = value; break;
-        case 'i': job->wants_input = 1; break;
+        case 'a':
+            job->arguments[job->argument_count++] = value;
+            break;
+        case 'e':
+            job->environment[job->environment_count++] = value;
+            break;
+        case 'd':
+            job->directory = value;
+            break;
+        case 't':
+            job->time = value;
+            break;
+        case 's':
+            job->seed = value;
+            break;
+        case 'i':
+            job->wants_input = 1;
+            break;
         case 'w':
             if (job->share_count == MAX_SHARES)
                 fail("too many writable shares");
             job->shares[job->share_count++] = value;
             break;
-        default: fail("unknown letter '%c' in the job", *line);
+        default:
+            fail("unknown letter '%c' in the job", *line);
         }
     }
     if (job->argument_count == 0)

@@ -20,12 +20,12 @@ enum cci_cmd_capture { CCI_CMD_DISCARD, CCI_CMD_STDOUT, CCI_CMD_COMBINED };
 
 struct cci_cmd {
     struct cci_object object;
-    struct cci_instance *inst;    /* one reference to its object */
+    struct cci_instance *inst;     /* one reference to its object */
     struct cci_instance_item item; /* in the instance's list of what closing takes along */
-    struct cci_cancel *cancel;    /* the command's own token */
-    struct cci_cancel_hook hook;  /* gives the command up when `outer` fires; attached from the start on */
-    struct cci_monitor monitor;   /* guards what follows; locked after a token, never before one that a caller holds */
-    struct cci_cancel *outer;     /* the caller's token, or NULL; fixed once started */
+    struct cci_cancel *cancel;     /* the command's own token */
+    struct cci_cancel_hook hook;   /* gives the command up when `outer` fires; attached from the start on */
+    struct cci_monitor monitor;    /* guards what follows; locked after a token, never before one that a caller holds */
+    struct cci_cancel *outer;      /* the caller's token, or NULL; fixed once started */
     struct cci_strings argv, env;
     char *dir;
     bool image_dir; /* dir is the image's choice, which the guest makes if it is missing */

@@ -21,7 +21,7 @@ enum cci_kind { CCI_KIND_NONE, CCI_KIND_TOKEN, CCI_KIND_CLIENT, CCI_KIND_SOURCE,
 /* First member of every object behind a handle. */
 struct cci_object {
     unsigned refs;                         /* under the table's mutex */
-    cc_handle handle;                       /* its own */
+    cc_handle handle;                      /* its own */
     void (*destroy)(struct cci_object *o); /* called once, when the last reference goes, without the mutex */
 };
 
@@ -48,7 +48,8 @@ static struct cci_registry {
 
 static const char *cci_kind_name(enum cci_kind kind)
 {
-    static const char *const names[] = {"handle", "cancel token", "OCI client", "instance source", "instance", "command"};
+    static const char *const names[] = {"handle",          "cancel token", "OCI client",
+                                        "instance source", "instance",     "command"};
     return names[kind];
 }
 

@@ -21,7 +21,7 @@
 
 /* Something with a handle that ends with its instance. */
 struct cci_instance_item {
-    cc_handle handle; /* 0 once the instance has freed it */
+    cc_handle handle;                       /* 0 once the instance has freed it */
     struct cci_instance_item *next, **link; /* link is NULL when not in the list */
 };
 

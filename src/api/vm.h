@@ -93,7 +93,9 @@ static void cci_vm_reason(struct cci_vm *vm, char *out, size_t size)
     };
     char why[160];
     enum cci_machine_end end = cci_machine_state(vm->machine, why, sizeof(why));
-    char *tail = end == CCI_MACHINE_OFF || end == CCI_MACHINE_STOPPED ? NULL : cci_serial_tail(&vm->machine->serial, CCI_VM_TAIL);
+    char *tail = end == CCI_MACHINE_OFF || end == CCI_MACHINE_STOPPED
+                     ? NULL
+                     : cci_serial_tail(&vm->machine->serial, CCI_VM_TAIL);
     (void)snprintf(out, size, "%s%s%s%s%s", words[end], why[0] ? ": " : "", why,
                    tail && *tail ? "; its last messages:\n" : "", tail ? tail : "");
     cci_mem_free(tail);
@@ -262,8 +264,8 @@ static cc_error_code cci_vm_greet(struct cci_vm *vm, const struct cci_vm_config 
                                   cc_error *err)
 {
     char hosts[200];
-    (void)snprintf(hosts, sizeof(hosts), "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t%s\n",
-                   c->id);
+    (void)snprintf(hosts, sizeof(hosts),
+                   "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t%s\n", c->id);
     const struct cci_control_config config = {c->id, hosts, NULL, c->user};
     cc_error_code code = cci_control_handshake(vm->control, wait, err);
     if (code == CC_ERR_TIMEOUT) {

@@ -24,7 +24,7 @@
 #define CCI_MAX(a, b) ((a) > (b) ? (a) : (b))
 
 /* Round x up to a multiple of `to`, a power of two. The caller knows that it does not overflow. */
-#define CCI_ALIGN_UP(x, to) (((x) + ((to) - 1)) & ~((to) - 1))
+#define CCI_ALIGN_UP(x, to) (((x) + ((to)-1)) & ~((to)-1))
 
 /* Checks the arguments of a printf-like function where the compiler can. MinGW's plain printf knows no %zu. */
 #if defined(__MINGW32__)

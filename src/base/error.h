@@ -65,10 +65,10 @@ static cc_error_code cci_fail(cc_error *err, cc_error_code code, const char *pat
 }
 
 /* The same for a failed system call, the host's or the guest's; `sys_errno` is positive. */
-static cc_error_code cci_fail_errno(cc_error *err, cc_error_code code, int sys_errno, const char *path,
-                                    const char *fmt, ...) CCI_PRINTF(5, 6);
-static cc_error_code cci_fail_errno(cc_error *err, cc_error_code code, int sys_errno, const char *path,
-                                    const char *fmt, ...)
+static cc_error_code cci_fail_errno(cc_error *err, cc_error_code code, int sys_errno, const char *path, const char *fmt,
+                                    ...) CCI_PRINTF(5, 6);
+static cc_error_code cci_fail_errno(cc_error *err, cc_error_code code, int sys_errno, const char *path, const char *fmt,
+                                    ...)
 {
     va_list args;
     va_start(args, fmt);

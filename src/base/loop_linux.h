@@ -8,9 +8,9 @@
 
 #include "cancel.h"
 
-#define CCI_LOOP_READ 0x1u          /* EPOLLIN */
-#define CCI_LOOP_WRITE 0x4u         /* EPOLLOUT */
-#define CCI_LOOP_EDGE (1u << 31)    /* EPOLLET */
+#define CCI_LOOP_READ 0x1u             /* EPOLLIN */
+#define CCI_LOOP_WRITE 0x4u            /* EPOLLOUT */
+#define CCI_LOOP_EDGE (1u << 31)       /* EPOLLET */
 #define CCI_LOOP_HANGUP (0x8u | 0x10u) /* EPOLLERR | EPOLLHUP: always reported */
 #define CCI_LOOP_BATCH 16
 
@@ -34,8 +34,8 @@ struct cci_loop {
     cci_fd epoll, wake;
     struct cci_loop_source wake_source;
     struct epoll_event batch[CCI_LOOP_BATCH];
-    int batch_count;           /* events fetched */
-    int batch_next;            /* the next of them to be dispatched */
+    int batch_count;            /* events fetched */
+    int batch_next;             /* the next of them to be dispatched */
     struct cci_monitor monitor; /* guards what follows */
     struct cci_loop_call *calls;
     bool running, stop;

@@ -101,9 +101,9 @@ static char *cci_mem_printf(const char *fmt, ...)
 /* A byte buffer that grows at its end. */
 struct cci_buf {
     uint8_t *p;
-    size_t n;      /* bytes in use */
-    size_t cap;    /* bytes allocated */
-    bool failed;   /* an append found no memory; all later ones fail too, so a writer may check once, at the end */
+    size_t n;    /* bytes in use */
+    size_t cap;  /* bytes allocated */
+    bool failed; /* an append found no memory; all later ones fail too, so a writer may check once, at the end */
 };
 
 static void cci_buf_free(struct cci_buf *b)

@@ -33,8 +33,8 @@ static void cci_net_attempt(struct cci_net_dialing *d)
 {
     const struct cci_net_addr *a = &d->addrs.addr[d->next++];
     int on = 1;
-    cci_fd fd = (cci_fd)cci_os_result(syscall(SYS_socket, (long)a->family,
-                                              (long)(CCI_NET_STREAM | CCI_OS_NONBLOCK | CCI_OS_O_CLOEXEC), 0L));
+    cci_fd fd = (cci_fd)cci_os_result(
+        syscall(SYS_socket, (long)a->family, (long)(CCI_NET_STREAM | CCI_OS_NONBLOCK | CCI_OS_O_CLOEXEC), 0L));
     if (fd < 0) {
         cci_net_attempt_failed(d, fd);
         return;
@@ -113,7 +113,8 @@ static cc_error_code cci_net_dial(const char *host, uint16_t port, const struct 
     if (!net->name)
         code = cci_fail_nomem(err);
     else if (net->wake < 0)
-        code = cci_fail_errno(err, CC_ERR_IO, -net->wake, NULL, "cannot make an eventfd: %s", cci_errno_text(-net->wake));
+        code =
+            cci_fail_errno(err, CC_ERR_IO, -net->wake, NULL, "cannot make an eventfd: %s", cci_errno_text(-net->wake));
     if (!code)
         code = cci_net_resolve(host, port, wait, &d.addrs, err);
     if (!code)

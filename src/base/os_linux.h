@@ -242,7 +242,10 @@ static int cci_os_statx_call(int dirfd, const char *path, long flags, struct cci
     if (r < 0)
         return (int)r;
     unsigned type = sx.mode & 0170000u;
-    out->kind = type == 0100000 ? CCI_OS_FILE : type == 0040000 ? CCI_OS_DIR : type == 0120000 ? CCI_OS_SYMLINK : CCI_OS_OTHER;
+    out->kind = type == 0100000   ? CCI_OS_FILE
+                : type == 0040000 ? CCI_OS_DIR
+                : type == 0120000 ? CCI_OS_SYMLINK
+                                  : CCI_OS_OTHER;
     out->mode = sx.mode & 07777u;
     out->size = sx.size;
     out->allocated = sx.blocks * 512;
@@ -435,8 +438,8 @@ static void *cci_os_ram_map(size_t size)
     size_t whole = size + CCI_OS_HUGE_PAGE;
     if (whole < size)
         return NULL;
-    long r = cci_os_result(syscall(SYS_mmap, NULL, whole, 3L /* READ|WRITE */,
-                                   0x4022L /* PRIVATE|ANONYMOUS|NORESERVE */, -1L, 0L));
+    long r = cci_os_result(
+        syscall(SYS_mmap, NULL, whole, 3L /* READ|WRITE */, 0x4022L /* PRIVATE|ANONYMOUS|NORESERVE */, -1L, 0L));
     if (r < 0 && r > -4096)
         return NULL;
     uintptr_t start = (uintptr_t)r;

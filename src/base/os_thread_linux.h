@@ -23,13 +23,19 @@ struct cci_mutex {
     pthread_mutex_t m;
 };
 
-#define CCI_MUTEX_INIT {PTHREAD_MUTEX_INITIALIZER} /* for a static one */
+#define CCI_MUTEX_INIT                                                                                                 \
+    {                                                                                                                  \
+        PTHREAD_MUTEX_INITIALIZER                                                                                      \
+    } /* for a static one */
 
 struct cci_cond {
     pthread_cond_t c;
 };
 
-#define CCI_COND_INIT {PTHREAD_COND_INITIALIZER} /* for a static one, and only for waits without a deadline */
+#define CCI_COND_INIT                                                                                                  \
+    {                                                                                                                  \
+        PTHREAD_COND_INITIALIZER                                                                                       \
+    } /* for a static one, and only for waits without a deadline */
 
 struct cci_thread {
     pthread_t t;
@@ -94,10 +100,10 @@ static bool cci_cond_wait(struct cci_cond *c, struct cci_mutex *m, uint64_t dead
 
 /* What a thread of ours blocks: all but the faults (ILL TRAP BUS FPE SEGV SYS), which belong to the instruction that
  * made them, and 32 to 34, which libc uses among threads (a setuid in the caller waits for every thread to answer). */
-#define CCI_OS_SIGNAL_BIT(n) ((uint64_t)1 << ((n) - 1))
-#define CCI_OS_MASK_ALL                                                                                             \
-    (~(CCI_OS_SIGNAL_BIT(4) | CCI_OS_SIGNAL_BIT(5) | CCI_OS_SIGNAL_BIT(7) | CCI_OS_SIGNAL_BIT(8) |                  \
-       CCI_OS_SIGNAL_BIT(11) | CCI_OS_SIGNAL_BIT(31) | CCI_OS_SIGNAL_BIT(32) | CCI_OS_SIGNAL_BIT(33) |              \
+#define CCI_OS_SIGNAL_BIT(n) ((uint64_t)1 << ((n)-1))
+#define CCI_OS_MASK_ALL                                                                                                \
+    (~(CCI_OS_SIGNAL_BIT(4) | CCI_OS_SIGNAL_BIT(5) | CCI_OS_SIGNAL_BIT(7) | CCI_OS_SIGNAL_BIT(8) |                     \
+       CCI_OS_SIGNAL_BIT(11) | CCI_OS_SIGNAL_BIT(31) | CCI_OS_SIGNAL_BIT(32) | CCI_OS_SIGNAL_BIT(33) |                 \
        CCI_OS_SIGNAL_BIT(34)))
 
 struct cci_thread_start {

@@ -15,10 +15,10 @@
 #define CCI_DUMMY_LINES 24u
 
 struct cci_hv_vm {
-    struct cci_monitor monitor;        /* guards everything here, and the vCPUs */
-    unsigned raised[CCI_DUMMY_LINES];  /* edges on each line */
-    struct cci_gmem_range map[2];      /* what was mapped */
-    struct cci_hv_vcpu *first;         /* CPU 0 */
+    struct cci_monitor monitor;       /* guards everything here, and the vCPUs */
+    unsigned raised[CCI_DUMMY_LINES]; /* edges on each line */
+    struct cci_gmem_range map[2];     /* what was mapped */
+    struct cci_hv_vcpu *first;        /* CPU 0 */
 };
 
 struct cci_hv_vcpu {

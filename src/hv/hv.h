@@ -38,18 +38,18 @@ enum cci_hv_exit_kind {
 /* Why vcpu_run came back. */
 struct cci_hv_exit {
     enum cci_hv_exit_kind kind;
-    uint64_t addr;     /* port, or guest-physical address */
-    unsigned size;     /* of one access: 1 to 8 bytes (other than 1, 2, 4 or 8 for a part of one that crosses a page) */
-    unsigned count;    /* port accesses of a string instruction; else 1 */
-    uint8_t *data;     /* size * count bytes to be read, or to be filled before the next vcpu_run */
-    char why[160];     /* of CCI_HV_EXIT_FAIL */
+    uint64_t addr;  /* port, or guest-physical address */
+    unsigned size;  /* of one access: 1 to 8 bytes (other than 1, 2, 4 or 8 for a part of one that crosses a page) */
+    unsigned count; /* port accesses of a string instruction; else 1 */
+    uint8_t *data;  /* size * count bytes to be read, or to be filled before the next vcpu_run */
+    char why[160];  /* of CCI_HV_EXIT_FAIL */
 };
 
 /* What a backend can do, and the limits of this host. */
 struct cci_hv_caps {
     unsigned max_cpus;
-    bool irqfd;      /* irqfd and ioeventfd below work */
-    bool xsave;      /* x86-64: guests can be offered XSAVE and the vector registers that depend on it */
+    bool irqfd;       /* irqfd and ioeventfd below work */
+    bool xsave;       /* x86-64: guests can be offered XSAVE and the vector registers that depend on it */
     const char *name; /* "kvm", "hvf", "whp", "dummy" */
     /* The VM that the probe ran in, kept: the first VM of a host switches the hypervisor on and the last one off again,
      * which takes longer than everything else that a start needs. NULL if there is none; free it with vm_free. */
@@ -71,7 +71,8 @@ struct cci_hv_ops {
     cc_error_code (*vm_new)(struct cci_hv_vm **out, const struct cci_hv_config *config, cc_error *err);
     void (*vm_free)(struct cci_hv_vm *vm); /* after every vCPU was freed */
     /* Gives the guest RAM; `slot` counts from 0. */
-    cc_error_code (*vm_map)(struct cci_hv_vm *vm, unsigned slot, uint64_t gpa, void *host, uint64_t size, cc_error *err);
+    cc_error_code (*vm_map)(struct cci_hv_vm *vm, unsigned slot, uint64_t gpa, void *host, uint64_t size,
+                            cc_error *err);
     /* One edge on an interrupt line; from any thread. */
     void (*irq_raise)(struct cci_hv_vm *vm, unsigned gsi);
     /* Each signal of the eventfd is one edge on the line. */

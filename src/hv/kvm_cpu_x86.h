@@ -1,9 +1,9 @@
 /*
  * hv/kvm_cpu_x86.h - x86-64 on KVM: what a new VM needs, what the host's CPUs can do, and the state a CPU starts in.
  *
- * The interrupt controllers (PIC, IOAPIC, a local APIC per CPU) are the kernel's; the PIC is there because it comes with
- * the others, and a guest with our ACPI tables does not use it. There is no interval timer (PIT): guests of KVM take
- * the frequency of the time-stamp counter from the kvm-clock page and need nothing to calibrate against.
+ * The interrupt controllers (PIC, IOAPIC, a local APIC per CPU) are the kernel's; the PIC is there because it comes
+ * with the others, and a guest with our ACPI tables does not use it. There is no interval timer (PIT): guests of KVM
+ * take the frequency of the time-stamp counter from the kvm-clock page and need nothing to calibrate against.
  */
 #ifndef CCI_HV_KVM_CPU_X86_H
 #define CCI_HV_KVM_CPU_X86_H

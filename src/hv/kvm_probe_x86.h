@@ -46,24 +46,85 @@ struct cci_kvm_probe {
 static void cci_kvm_probe_fill(uint8_t *ram)
 {
     static const uint8_t code[] = {
-        0x0f, 0x01, 0x1c, 0x25, 0x00, 0x50, 0x00, 0x00, /* lidt [0x5000] */
-        0x0f, 0x20, 0xd8,                               /* mov rax, cr3 */
-        0x0f, 0x22, 0xd8,                               /* mov cr3, rax */
-        0x45, 0x31, 0xc0,                               /* xor r8d, r8d */
-        0xcc,                                           /* int3: the handler sets r8b */
-        0xb8, 1, 0, 0, 0, 0x0f, 0xa2,                   /* mov eax, 1; cpuid */
-        0x0f, 0xba, 0xe1, 26, 0x73, 36,                 /* bt ecx, XSAVE; jnc done */
-        0x0f, 0x20, 0xe0, 0x0d, 0, 0, 4, 0,             /* mov rax, cr4; or eax, OSXSAVE */
-        0x0f, 0x22, 0xe0, 0x31, 0xc9, 0x31, 0xd2,       /* mov cr4, rax; xor ecx, ecx; xor edx, edx */
-        0xb8, 3, 0, 0, 0, 0x0f, 0x01, 0xd1,             /* mov eax, 3; xsetbv */
-        0x0f, 0xa2, 0x31, 0xc9, 0x0f, 0x01, 0xd0,       /* cpuid (an exit); xor ecx, ecx; xgetbv */
-        0x3c, 3, 0x74, 3,                               /* cmp al, 3; je done */
-        0x41, 0xb0, CCI_KVM_PROBE_NO_XSAVE,             /* mov r8b, no xsave */
-        0x44, 0x88, 0xc0,                               /* done: mov al, r8b */
-        0xe6, CCI_KVM_PROBE_PORT,                       /* out port, al */
-        0xf4,                                           /* hlt */
-        0x41, 0xb0, CCI_KVM_PROBE_ANSWER,               /* handler: mov r8b, answer */
-        0x48, 0xcf                                      /* iretq */
+        0x0f,
+        0x01,
+        0x1c,
+        0x25,
+        0x00,
+        0x50,
+        0x00,
+        0x00, /* lidt [0x5000] */
+        0x0f,
+        0x20,
+        0xd8, /* mov rax, cr3 */
+        0x0f,
+        0x22,
+        0xd8, /* mov cr3, rax */
+        0x45,
+        0x31,
+        0xc0, /* xor r8d, r8d */
+        0xcc, /* int3: the handler sets r8b */
+        0xb8,
+        1,
+        0,
+        0,
+        0,
+        0x0f,
+        0xa2, /* mov eax, 1; cpuid */
+        0x0f,
+        0xba,
+        0xe1,
+        26,
+        0x73,
+        36, /* bt ecx, XSAVE; jnc done */
+        0x0f,
+        0x20,
+        0xe0,
+        0x0d,
+        0,
+        0,
+        4,
+        0, /* mov rax, cr4; or eax, OSXSAVE */
+        0x0f,
+        0x22,
+        0xe0,
+        0x31,
+        0xc9,
+        0x31,
+        0xd2, /* mov cr4, rax; xor ecx, ecx; xor edx, edx */
+        0xb8,
+        3,
+        0,
+        0,
+        0,
+        0x0f,
+        0x01,
+        0xd1, /* mov eax, 3; xsetbv */
+        0x0f,
+        0xa2,
+        0x31,
+        0xc9,
+        0x0f,
+        0x01,
+        0xd0, /* cpuid (an exit); xor ecx, ecx; xgetbv */
+        0x3c,
+        3,
+        0x74,
+        3, /* cmp al, 3; je done */
+        0x41,
+        0xb0,
+        CCI_KVM_PROBE_NO_XSAVE, /* mov r8b, no xsave */
+        0x44,
+        0x88,
+        0xc0, /* done: mov al, r8b */
+        0xe6,
+        CCI_KVM_PROBE_PORT, /* out port, al */
+        0xf4,               /* hlt */
+        0x41,
+        0xb0,
+        CCI_KVM_PROBE_ANSWER, /* handler: mov r8b, answer */
+        0x48,
+        0xcf /* iretq */
     };
     const uint32_t handler = CCI_KVM_PROBE_CODE + sizeof(code) - 5;
     cci_put_le64(ram + CCI_KVM_PROBE_PML4, CCI_KVM_PROBE_PDPT | 3);
@@ -130,8 +191,7 @@ static cc_error_code cci_kvm_probe_judge(const struct cci_hv_exit *exit, struct 
                     how);
 }
 
-static cc_error_code cci_kvm_probe_guest(struct cci_hv_vm *vm, uint8_t *ram, struct cci_hv_caps *caps,
-                                         cc_error *err)
+static cc_error_code cci_kvm_probe_guest(struct cci_hv_vm *vm, uint8_t *ram, struct cci_hv_caps *caps, cc_error *err)
 {
     struct cci_kvm_probe p;
     memset(&p, 0, sizeof(p));
@@ -147,7 +207,7 @@ static cc_error_code cci_kvm_probe_guest(struct cci_hv_vm *vm, uint8_t *ram, str
     if (code == CC_OK)
         code = cci_kvm_x86_set_cpuid(p.vcpu, cpuid, err);
     cci_mem_free(cpuid);
-    const struct cci_x86_start start = {CCI_X86_LONG, CCI_KVM_PROBE_CODE, CCI_KVM_PROBE_STACK, 0, 0,
+    const struct cci_x86_start start = {CCI_X86_LONG,       CCI_KVM_PROBE_CODE, CCI_KVM_PROBE_STACK, 0, 0,
                                         CCI_KVM_PROBE_PML4, CCI_KVM_PROBE_GDT};
     if (code == CC_OK)
         code = cci_kvm_x86_start(p.vcpu, &start, err);

@@ -45,9 +45,12 @@ static cc_error_code cci_kvm_check(cci_fd kvm, cc_error *err)
         unsigned capability;
         const char *name;
     } needed[] = {
-        {KVM_CAP_IRQCHIP, "in-kernel interrupt controllers"}, {KVM_CAP_USER_MEMORY, "user memory"},
-        {KVM_CAP_IRQFD, "irqfd"},                             {KVM_CAP_IOEVENTFD, "ioeventfd"},
-        {KVM_CAP_IMMEDIATE_EXIT, "immediate exit"},           {KVM_CAP_MP_STATE, "CPU states"},
+        {KVM_CAP_IRQCHIP, "in-kernel interrupt controllers"},
+        {KVM_CAP_USER_MEMORY, "user memory"},
+        {KVM_CAP_IRQFD, "irqfd"},
+        {KVM_CAP_IOEVENTFD, "ioeventfd"},
+        {KVM_CAP_IMMEDIATE_EXIT, "immediate exit"},
+        {KVM_CAP_MP_STATE, "CPU states"},
         {KVM_CAP_EXT_CPUID, "CPUID tables"},
     };
     int version = cci_kvm_number(kvm, KVM_GET_API_VERSION, 0);

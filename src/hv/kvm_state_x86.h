@@ -124,8 +124,7 @@ static cc_error_code cci_kvm_save_part(cci_fd fd, const struct cci_kvm_part *par
     return code;
 }
 
-static cc_error_code cci_kvm_restore_part(cci_fd fd, const struct cci_kvm_part *part, struct cci_view in,
-                                          cc_error *err)
+static cc_error_code cci_kvm_restore_part(cci_fd fd, const struct cci_kvm_part *part, struct cci_view in, cc_error *err)
 {
     struct cci_view v = cci_kvm_find(in, part->id);
     if (!v.p || v.n != part->size)

@@ -36,8 +36,8 @@ static cc_error_code cci_kvm_call(cci_fd fd, unsigned long request, const void *
     return cci_fail_errno(err, CC_ERR_HYPERVISOR_UNAVAILABLE, -r, NULL, "KVM cannot %s: %s", what, cci_errno_text(-r));
 }
 
-/* One whose argument and result are numbers. Made again when a signal of the caller's interrupts it: making a VM gives up
- * for any that is pending, and some runtimes send their threads a hundred a second. */
+/* One whose argument and result are numbers. Made again when a signal of the caller's interrupts it: making a VM gives
+ * up for any that is pending, and some runtimes send their threads a hundred a second. */
 static int cci_kvm_number(cci_fd fd, unsigned long request, unsigned long arg)
 {
     return cci_os_ioctl(fd, request, (void *)(uintptr_t)arg);

@@ -38,7 +38,8 @@ static void *cci_gmem_at(const struct cci_gmem *m, uint64_t gpa, uint64_t n)
 }
 
 /* 16-bit ring fields: an atomic access each, because a CPU of the guest is at the other end. The guest is
- * little-endian, as is every host that this library runs on. p is 2-byte aligned: the virtqueue checks its addresses. */
+ * little-endian, as is every host that this library runs on. p is 2-byte aligned: the virtqueue checks its addresses.
+ */
 static uint16_t cci_gmem_load16(const void *p)
 {
     return __atomic_load_n((const uint16_t *)p, __ATOMIC_ACQUIRE);

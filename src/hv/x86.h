@@ -12,9 +12,9 @@
 
 /* One CPUID leaf. */
 struct cci_x86_leaf {
-    uint32_t function;       /* eax of the query */
-    uint32_t index;          /* ecx of the query */
-    uint32_t indexed;        /* 1: index counts; 0: the answer is the same for every ecx */
+    uint32_t function; /* eax of the query */
+    uint32_t index;    /* ecx of the query */
+    uint32_t indexed;  /* 1: index counts; 0: the answer is the same for every ecx */
     uint32_t eax, ebx, ecx, edx;
 };
 
@@ -24,9 +24,9 @@ struct cci_x86_leaf {
 struct cci_x86_cpuid {
     struct cci_x86_leaf leaf[CCI_X86_MAX_LEAVES];
     unsigned count;
-    bool tsc_deadline;   /* in: the local APIC has a timer that compares with the time-stamp counter */
-    bool xsave;          /* in: XSAVE can be offered (see cci_hv_caps) */
-    uint32_t tsc_khz;    /* in: the guest's time-stamp counter; 0 if unknown */
+    bool tsc_deadline; /* in: the local APIC has a timer that compares with the time-stamp counter */
+    bool xsave;        /* in: XSAVE can be offered (see cci_hv_caps) */
+    uint32_t tsc_khz;  /* in: the guest's time-stamp counter; 0 if unknown */
 };
 
 enum cci_x86_mode {

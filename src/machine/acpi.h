@@ -29,7 +29,7 @@
 #define CCI_ACPI_PORT 0x600u
 #define CCI_ACPI_PORTS 3u
 #define CCI_ACPI_RESET_VALUE 1u
-#define CCI_ACPI_S5 5u         /* the sleep type of "off" */
+#define CCI_ACPI_S5 5u          /* the sleep type of "off" */
 #define CCI_ACPI_SLEEP_GO 0x20u /* SLP_EN; the type is in bits 2 to 4 */
 
 struct cci_acpi_device {

@@ -4,9 +4,9 @@
  * There is no firmware: the kernel, its command line, the initrd, the memory map and the ACPI tables are put where the
  * kernel looks, and the CPU starts at the kernel's own entry point. Two ways in:
  *
- *   PVH      (ELF file with the PVH note) 32-bit, ebx = hvm_start_info, version 1 (Xen's public/arch-x86/hvm/start_info.h)
- *   64-bit   (bzImage, or an ELF file without the note) rsi = boot_params, identity page tables
- *            (Documentation/x86/boot.rst, "64-bit Boot Protocol", and zero-page.rst)
+ *   PVH      (ELF file with the PVH note) 32-bit, ebx = hvm_start_info, version 1 (Xen's
+ * public/arch-x86/hvm/start_info.h) 64-bit   (bzImage, or an ELF file without the note) rsi = boot_params, identity
+ * page tables (Documentation/x86/boot.rst, "64-bit Boot Protocol", and zero-page.rst)
  *
  * Guest-physical memory:
  *
@@ -48,8 +48,8 @@ struct cci_boot_range {
 struct cci_boot_kernel {
     bool pvh;
     uint64_t entry;
-    uint64_t end;         /* first free byte behind the kernel */
-    uint64_t initrd_max;  /* highest address an initrd may have */
+    uint64_t end;        /* first free byte behind the kernel */
+    uint64_t initrd_max; /* highest address an initrd may have */
     unsigned cmdline_max;
     struct cci_bzimage bz; /* its header is all zero for an ELF file */
 };

@@ -18,7 +18,8 @@
 #define CCI_BUS_MAX_WINDOWS 32u
 #define CCI_BUS_MAX_PORTS 8u
 
-/* size is 1 to 8, and not always a power of two; data has as many bytes, little-endian; offset + size may pass the window's end. */
+/* size is 1 to 8, and not always a power of two; data has as many bytes, little-endian; offset + size may pass the
+ * window's end. */
 struct cci_bus_ops {
     void (*read)(void *ctx, uint64_t offset, unsigned size, uint8_t *data);
     void (*write)(void *ctx, uint64_t offset, unsigned size, const uint8_t *data);

@@ -1,10 +1,10 @@
 /*
  * machine/bzimage.h - loading a compressed kernel (vmlinuz) by Linux's 64-bit boot protocol.
  *
- * Follows Documentation/x86/boot.rst of the kernel's source ("The Linux/x86 Boot Protocol", 2.12 and later). The file is
- * the real-mode setup code, which is skipped, with the setup header in it, and the protected-mode code, which is read
- * straight into the guest's RAM and decompresses itself. The 64-bit entry point is 0x200 behind its start. A relocatable
- * kernel whose preferred address leaves too little room is put lower.
+ * Follows Documentation/x86/boot.rst of the kernel's source ("The Linux/x86 Boot Protocol", 2.12 and later). The file
+ * is the real-mode setup code, which is skipped, with the setup header in it, and the protected-mode code, which is
+ * read straight into the guest's RAM and decompresses itself. The 64-bit entry point is 0x200 behind its start. A
+ * relocatable kernel whose preferred address leaves too little room is put lower.
  *
  * The setup header goes back to the kernel inside its boot_params (see boot_x86.h). The file is not trusted.
  */
@@ -69,8 +69,8 @@ static cc_error_code cci_bzimage_check(const uint8_t *h, const char *path, cc_er
 }
 
 /* Loads the kernel in fd. The file's size bounds what is read. */
-static cc_error_code cci_bzimage_load(cci_fd fd, const char *path, const struct cci_gmem *mem,
-                                      struct cci_bzimage *out, cc_error *err)
+static cc_error_code cci_bzimage_load(cci_fd fd, const char *path, const struct cci_gmem *mem, struct cci_bzimage *out,
+                                      cc_error *err)
 {
     uint8_t h[CCI_BZ_HEADER_MAX];
     struct cci_os_stat st;

@@ -129,10 +129,10 @@ static void cci_cpuid_xsave(struct cci_x86_cpuid *c)
         l->ecx &= ~(1u << 26 | 1u << 27 | 1u << 12 | 1u << 28 | 1u << 29); /* XSAVE, OSXSAVE, FMA, AVX, F16C */
     l = cci_cpuid_find(c, 7, 0);
     if (l) {
-        l->eax = 0;                                               /* no further part of this leaf */
-        l->ebx &= ~(1u << 5 | 1u << 14 | 0xdc230000u);            /* AVX2, MPX, the AVX-512 family */
-        l->ecx &= ~(1u << 1 | 1u << 3 | 1u << 4 | 0x5e40u);       /* more of it, and protection keys */
-        l->edx &= ~(3u << 2 | 1u << 8 | 0x3c00000u);              /* more of it, and AMX */
+        l->eax = 0;                                         /* no further part of this leaf */
+        l->ebx &= ~(1u << 5 | 1u << 14 | 0xdc230000u);      /* AVX2, MPX, the AVX-512 family */
+        l->ecx &= ~(1u << 1 | 1u << 3 | 1u << 4 | 0x5e40u); /* more of it, and protection keys */
+        l->edx &= ~(3u << 2 | 1u << 8 | 0x3c00000u);        /* more of it, and AMX */
     }
     l = cci_cpuid_find(c, 0x80000001u, 0);
     if (l)

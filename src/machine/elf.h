@@ -1,9 +1,9 @@
 /*
  * machine/elf.h - loading an uncompressed kernel: a 64-bit ELF file (vmlinux).
  *
- * The file header and the program headers are read and checked; each PT_LOAD segment is then read from the file straight
- * to its physical address in the guest's RAM, in one pread and with no copy between. What a segment has in memory
- * beyond the file is zero already, because the RAM is fresh.
+ * The file header and the program headers are read and checked; each PT_LOAD segment is then read from the file
+ * straight to its physical address in the guest's RAM, in one pread and with no copy between. What a segment has in
+ * memory beyond the file is zero already, because the RAM is fresh.
  *
  * A kernel that can be entered without firmware says so in a note (PT_NOTE, name "Xen", type XEN_ELFNOTE_PHYS32_ENTRY,
  * 18): its value is the 32-bit entry point of the PVH boot ABI (Xen's docs/misc/pvh.pandoc). Without that note the
@@ -53,8 +53,8 @@ static cc_error_code cci_elf_read(cci_fd fd, void *buf, size_t n, uint64_t offse
     return (size_t)got == n ? CC_OK : cci_elf_bad(path, "the file ends too early", err);
 }
 
-static cc_error_code cci_elf_load_segment(cci_fd fd, const uint8_t *ph, const struct cci_gmem *mem,
-                                          struct cci_elf *out, const char *path, cc_error *err)
+static cc_error_code cci_elf_load_segment(cci_fd fd, const uint8_t *ph, const struct cci_gmem *mem, struct cci_elf *out,
+                                          const char *path, cc_error *err)
 {
     uint64_t offset = cci_le64(ph + 8), paddr = cci_le64(ph + 24), filesz = cci_le64(ph + 32);
     uint64_t memsz = cci_le64(ph + 40);
@@ -149,8 +149,8 @@ static cc_error_code cci_elf_load(cci_fd fd, const char *path, const struct cci_
         code = cci_fail(err, CC_ERR_IO, path,
                         "this ELF file is a program and not a kernel: it has no PVH entry point, and the address at "
                         "which it starts is not one of a Linux kernel (vmlinux)");
-    if (code == CC_OK && (out->entry < CCI_ELF_LOWEST || out->entry >= out->end ||
-                          (out->pvh && out->entry > UINT32_MAX)))
+    if (code == CC_OK &&
+        (out->entry < CCI_ELF_LOWEST || out->entry >= out->end || (out->pvh && out->entry > UINT32_MAX)))
         code = cci_elf_bad(path, "its entry point lies outside of what it loads", err);
     return code;
 }

@@ -320,8 +320,13 @@ static cc_error_code cci_kernel_want(struct cci_modules *m, cc_error *err)
         const char *name;
         bool required;
     } wanted[] = {
-        {"virtio_mmio", true}, {"virtio_blk", true}, {"vmw_vsock_virtio_transport", true}, {"ext4", true},
-        {"overlay", true},     {"virtio_rng", false}, {"virtio_balloon", false},
+        {"virtio_mmio", true},
+        {"virtio_blk", true},
+        {"vmw_vsock_virtio_transport", true},
+        {"ext4", true},
+        {"overlay", true},
+        {"virtio_rng", false},
+        {"virtio_balloon", false},
     };
     /* A modular ext4 wants "crc32c", which is an alias of these. */
     cc_error_code code = CC_OK;
@@ -336,8 +341,8 @@ static cc_error_code cci_kernel_want(struct cci_modules *m, cc_error *err)
 }
 
 /* The archive, once the order is known. */
-static cc_error_code cci_kernel_pack(const struct cci_kernel *k, const struct cci_modules *m,
-                                     struct cci_initrd *initrd, cci_kernel_gunzip_fn gunzip, cc_error *err)
+static cc_error_code cci_kernel_pack(const struct cci_kernel *k, const struct cci_modules *m, struct cci_initrd *initrd,
+                                     cci_kernel_gunzip_fn gunzip, cc_error *err)
 {
     struct cci_buf order = {NULL, 0, 0, false};
     const uint64_t before = initrd->size;
@@ -349,8 +354,7 @@ static cc_error_code cci_kernel_pack(const struct cci_kernel *k, const struct cc
                    ? cci_fail(err, CC_ERR_IO, k->modules, "the modules take more than %llu MiB",
                               (unsigned long long)CCI_KERNEL_MAX_ALL >> 20)
                    : cci_kernel_add_module(k, m->line[m->order[i]].path, i, initrd, &order, gunzip, err);
-    if (code == CC_OK &&
-        (!cci_cpio_bytes(initrd, "lib/modules/cc/order", order.p, order.n) || !cci_cpio_end(initrd)))
+    if (code == CC_OK && (!cci_cpio_bytes(initrd, "lib/modules/cc/order", order.p, order.n) || !cci_cpio_end(initrd)))
         code = cci_fail_nomem(err);
     cci_buf_free(&order);
     return code;
@@ -386,8 +390,8 @@ static cc_error_code cci_kernel_add_modules(const struct cci_kernel *k, struct c
             code = cci_kernel_read(path, i == 0 ? CCI_KERNEL_MAX_DEP : CCI_KERNEL_MAX_TEXT, &text[i], err);
     }
     if (code == CC_OK)
-        code = cci_modules_init(&m, cci_kernel_text(&text[0]), cci_kernel_text(&text[1]), cci_kernel_text(&text[2]),
-                                err);
+        code =
+            cci_modules_init(&m, cci_kernel_text(&text[0]), cci_kernel_text(&text[1]), cci_kernel_text(&text[2]), err);
     if (code == CC_OK)
         code = cci_kernel_want(&m, err);
     if (code == CC_OK && m.count)

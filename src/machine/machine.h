@@ -27,30 +27,30 @@
 #include "cpuid_x86.h"
 #include "serial.h"
 
-#define CCI_MACHINE_FIRST_GSI 5u  /* below: the serial port's, and numbers that old kernels treat specially */
-#define CCI_MACHINE_LAST_GSI 23u  /* the IOAPIC's last pin */
+#define CCI_MACHINE_FIRST_GSI 5u /* below: the serial port's, and numbers that old kernels treat specially */
+#define CCI_MACHINE_LAST_GSI 23u /* the IOAPIC's last pin */
 #define CCI_MACHINE_MAX_DEVICES (CCI_MACHINE_LAST_GSI - CCI_MACHINE_FIRST_GSI + 1)
 #define CCI_MACHINE_MAX_CPUS 254u
 #define CCI_MACHINE_DOORBELL 0x50u /* QueueNotify: virtio 1.2, section 4.2.2 */
 
 enum cci_machine_end {
-    CCI_MACHINE_ALIVE,    /* not started, or running */
-    CCI_MACHINE_OFF,      /* the guest switched off */
-    CCI_MACHINE_RESET,    /* the guest asked for a reboot; also what a panic does */
-    CCI_MACHINE_CRASHED,  /* triple fault */
-    CCI_MACHINE_FAILED,   /* the hypervisor gave up; why says more */
-    CCI_MACHINE_STOPPED   /* cci_machine_stop */
+    CCI_MACHINE_ALIVE,   /* not started, or running */
+    CCI_MACHINE_OFF,     /* the guest switched off */
+    CCI_MACHINE_RESET,   /* the guest asked for a reboot; also what a panic does */
+    CCI_MACHINE_CRASHED, /* triple fault */
+    CCI_MACHINE_FAILED,  /* the hypervisor gave up; why says more */
+    CCI_MACHINE_STOPPED  /* cci_machine_stop */
 };
 
 struct cci_machine_config {
     const struct cci_hv_ops *hv;
-    struct cci_hv_caps caps;     /* what hv->probe said */
-    unsigned cpus;               /* 1 to CCI_MACHINE_MAX_CPUS */
-    uint64_t ram_bytes;          /* a multiple of 2 MiB, at least 32 MiB */
-    bool console;                /* the guest has a serial port */
+    struct cci_hv_caps caps;                      /* what hv->probe said */
+    unsigned cpus;                                /* 1 to CCI_MACHINE_MAX_CPUS */
+    uint64_t ram_bytes;                           /* a multiple of 2 MiB, at least 32 MiB */
+    bool console;                                 /* the guest has a serial port */
     void (*line_fn)(void *ctx, const char *line); /* each console line, on a vCPU thread; or NULL */
     void *line_ctx;
-    void (*end_fn)(void *ctx);   /* the machine has ended; on any thread, once, with no lock held; or NULL */
+    void (*end_fn)(void *ctx); /* the machine has ended; on any thread, once, with no lock held; or NULL */
     void *end_ctx;
 };
 
@@ -95,7 +95,7 @@ struct cci_machine {
     struct cci_machine_cpu *cpu; /* config.cpus of them */
     struct cci_monitor monitor;
     enum cci_machine_end end;
-    char why[160]; /* of CCI_MACHINE_FAILED */
+    char why[160];   /* of CCI_MACHINE_FAILED */
     uint32_t ending; /* atomic copy of end != ALIVE, for the CPUs' loops */
 };
 
@@ -249,7 +249,8 @@ static cc_error_code cci_machine_doorbell(struct cci_machine *m, unsigned index,
     if (!m->config.caps.irqfd)
         return CC_OK;
     if (m->bells == CCI_MACHINE_MAX_BELLS)
-        return cci_fail(err, CC_ERR_INVALID_ARGUMENT, NULL, "a machine has at most %u doorbells", CCI_MACHINE_MAX_BELLS);
+        return cci_fail(err, CC_ERR_INVALID_ARGUMENT, NULL, "a machine has at most %u doorbells",
+                        CCI_MACHINE_MAX_BELLS);
     struct cci_machine_bell *bell = &m->bell[m->bells++];
     bell->gpa = CCI_BUS_MMIO_BASE + (uint64_t)index * CCI_BUS_WINDOW + CCI_MACHINE_DOORBELL;
     bell->value = queue;
@@ -332,7 +333,8 @@ static cc_error_code cci_machine_new(struct cci_machine **out, const struct cci_
         return cci_fail(err, CC_ERR_INVALID_ARGUMENT, NULL, "this host's hypervisor gives a guest at most %u CPUs",
                         config->caps.max_cpus);
     if (config->ram_bytes < (uint64_t)32 << 20 || config->ram_bytes % CCI_OS_HUGE_PAGE || config->ram_bytes >> 46)
-        return cci_fail(err, CC_ERR_INVALID_ARGUMENT, NULL, "the guest's memory has to be a multiple of 2 MiB, and at "
+        return cci_fail(err, CC_ERR_INVALID_ARGUMENT, NULL,
+                        "the guest's memory has to be a multiple of 2 MiB, and at "
                         "least 32 MiB");
     struct cci_machine *m = cci_mem_zalloc(1, sizeof(*m));
     if (!m)
@@ -360,8 +362,8 @@ static cc_error_code cci_machine_new(struct cci_machine **out, const struct cci_
 
 /* The tables, the kernel, its command line and the initrd. */
 static cc_error_code cci_machine_load(struct cci_machine *m, cci_fd kernel, const char *kernel_path,
-                                      const struct cci_initrd *initrd, const char *cmdline,
-                                      struct cci_x86_start *start, cc_error *err)
+                                      const struct cci_initrd *initrd, const char *cmdline, struct cci_x86_start *start,
+                                      cc_error *err)
 {
     struct cci_acpi_device device[CCI_MACHINE_MAX_DEVICES];
     for (unsigned i = 0; i < m->devices; i++)
@@ -456,8 +458,8 @@ static void cci_machine_loader_main(void *ctx)
 static cc_error_code cci_machine_start(struct cci_machine *m, cci_fd kernel, const char *kernel_path,
                                        const struct cci_initrd *initrd, const char *cmdline, cc_error *err)
 {
-    struct cci_machine_loading l = {.machine = m, .kernel = kernel, .kernel_path = kernel_path, .initrd = initrd,
-                                    .cmdline = cmdline};
+    struct cci_machine_loading l = {
+        .machine = m, .kernel = kernel, .kernel_path = kernel_path, .initrd = initrd, .cmdline = cmdline};
     struct cci_thread loader;
     int r = cci_thread_new(&loader, "cc-load", cci_machine_loader_main, &l);
     if (r < 0)

@@ -7,10 +7,10 @@
  *   modules.softdep  "softdep name pre: a b post: c"      what it likes to have before and after it, if there
  *   modules.builtin  "path.ko"                            what the kernel image already contains
  *
- * Names are compared with - and _ alike, and without the ".ko", ".ko.gz", ".ko.xz" or ".ko.zst". The result is a list of
- * lines of modules.dep, each after everything that it needs. A wanted module that is neither there nor built in is an
- * error if nothing works without it. The files are not trusted: cycles end, and the depth, the number of modules and the
- * number of names that are looked up are bounded.
+ * Names are compared with - and _ alike, and without the ".ko", ".ko.gz", ".ko.xz" or ".ko.zst". The result is a list
+ * of lines of modules.dep, each after everything that it needs. A wanted module that is neither there nor built in is
+ * an error if nothing works without it. The files are not trusted: cycles end, and the depth, the number of modules and
+ * the number of names that are looked up are bounded.
  */
 #ifndef CCI_MACHINE_MODULES_H
 #define CCI_MACHINE_MODULES_H
@@ -192,8 +192,7 @@ static cc_error_code cci_modules_soft(struct cci_modules *m, struct cci_modules_
 }
 
 /* Puts what a module needs, and then itself, into the order. */
-static cc_error_code cci_modules_visit(struct cci_modules *m, struct cci_modules_line *l, unsigned depth,
-                                       cc_error *err)
+static cc_error_code cci_modules_visit(struct cci_modules *m, struct cci_modules_line *l, unsigned depth, cc_error *err)
 {
     if (l->visited)
         return CC_OK;

@@ -22,24 +22,24 @@
 #define CCI_SERIAL_KEEP 8192u /* bytes of the console that are remembered */
 
 enum cci_serial_reg { /* with the divisor latch off; on: 0 and 1 are the divisor */
-    CCI_SERIAL_DATA,
-    CCI_SERIAL_IER, /* interrupts enabled: 1 data, 2 transmitter, 4 line, 8 modem */
-    CCI_SERIAL_IIR, /* read: the cause; written: FIFO control */
-    CCI_SERIAL_LCR, /* bit 7: divisor latch */
-    CCI_SERIAL_MCR, /* bit 4: loop */
-    CCI_SERIAL_LSR,
-    CCI_SERIAL_MSR,
-    CCI_SERIAL_SCRATCH
+                      CCI_SERIAL_DATA,
+                      CCI_SERIAL_IER, /* interrupts enabled: 1 data, 2 transmitter, 4 line, 8 modem */
+                      CCI_SERIAL_IIR, /* read: the cause; written: FIFO control */
+                      CCI_SERIAL_LCR, /* bit 7: divisor latch */
+                      CCI_SERIAL_MCR, /* bit 4: loop */
+                      CCI_SERIAL_LSR,
+                      CCI_SERIAL_MSR,
+                      CCI_SERIAL_SCRATCH
 };
 
 struct cci_serial {
     struct cci_mutex mutex;
     struct cci_irq irq;
     uint8_t ier, lcr, mcr, fcr, scratch, divisor[2];
-    uint8_t received;   /* of a loop */
+    uint8_t received; /* of a loop */
     bool has_received;
-    bool sent_pending;  /* the transmitter's interrupt is pending */
-    bool asserted;      /* the line is up: the next cause makes no new edge */
+    bool sent_pending;                            /* the transmitter's interrupt is pending */
+    bool asserted;                                /* the line is up: the next cause makes no new edge */
     void (*line_fn)(void *ctx, const char *line); /* or NULL; on a vCPU thread, with the mutex not held */
     void *line_ctx;
     char line[CCI_SERIAL_LINE]; /* the line being sent */

@@ -155,9 +155,10 @@ static cc_error_code cci_http_body_all(struct cci_http_response *r, size_t max, 
         if (code)
             return code;
         if (got && !room)
-            return cci_http_blame(&r->url, cci_fail(err, CC_ERR_NETWORK, NULL,
-                                                    "the server sent more than the %zu bytes that this may have", max),
-                                  err);
+            return cci_http_blame(
+                &r->url,
+                cci_fail(err, CC_ERR_NETWORK, NULL, "the server sent more than the %zu bytes that this may have", max),
+                err);
         out->n += got;
         total += got;
     } while (got);
@@ -230,8 +231,8 @@ static bool cci_http_compose(const struct cci_http_turn *t, struct cci_buf *b)
     const bool proxied = t->proxy.host && !t->url->secure;
     char *host = cci_url_host_text(t->url, false);
     char *target = proxied ? cci_url_text(t->url, true) : cci_mem_strdup(t->url->target);
-    bool ok = host && target && cci_buf_str(b, cci_http_method(req)) && cci_buf_str(b, " ") &&
-              cci_buf_str(b, target) && cci_buf_str(b, " HTTP/1.1\r\n") && cci_http_add_field(b, "Host", host) &&
+    bool ok = host && target && cci_buf_str(b, cci_http_method(req)) && cci_buf_str(b, " ") && cci_buf_str(b, target) &&
+              cci_buf_str(b, " HTTP/1.1\r\n") && cci_http_add_field(b, "Host", host) &&
               cci_http_add_field(b, "User-Agent", "cc.h/" CC_VERSION_STRING) &&
               cci_http_add_field(b, "Accept-Encoding", "identity");
     for (size_t i = 0; ok && i < req->field_count; i++)
@@ -378,8 +379,8 @@ static cc_error_code cci_http_follow(const struct cci_http_response *r, struct c
 {
     cc_error_code code = cci_url_resolve(&r->url, cci_http_field(r, "location", 0), next, err);
     if (!code && r->url.secure && !next->secure)
-        code = cci_fail(err, CC_ERR_NETWORK, NULL,
-                        "it redirects from https to http, where anybody could change the data");
+        code =
+            cci_fail(err, CC_ERR_NETWORK, NULL, "it redirects from https to http, where anybody could change the data");
     if (!code)
         code = cci_http_check_url(r->http, next, err);
     if (!code)

@@ -14,9 +14,9 @@
 struct cci_http_body {
     struct cci_http_reader *reader; /* not owned */
     enum cci_http_framing framing;
-    uint64_t left;       /* of the body, or of the current chunk */
-    bool in_chunks;      /* a chunk has begun: a line end follows its data */
-    bool done;           /* ended as it should */
+    uint64_t left;        /* of the body, or of the current chunk */
+    bool in_chunks;       /* a chunk has begun: a line end follows its data */
+    bool done;            /* ended as it should */
     cc_error_code failed; /* what an earlier read failed with */
 };
 

@@ -40,8 +40,7 @@ static cc_error_code cci_http_tunnel_answer(const struct cci_proxy *proxy, const
 {
     if (status == 407)
         return cci_fail(err, CC_ERR_NETWORK, proxy->host, "the proxy %s; put them into HTTPS_PROXY as user:password@",
-                        proxy->authorization ? "refuses this user and password"
-                                             : "wants a user and a password");
+                        proxy->authorization ? "refuses this user and password" : "wants a user and a password");
     if (status / 100 != 2)
         return cci_fail(err, CC_ERR_NETWORK, proxy->host, "the proxy refused the connection with status %u", status);
     if (r->at != r->end)
@@ -55,11 +54,11 @@ static cc_error_code cci_http_tunnel(struct cci_http_reader *r, const struct cci
 {
     struct cci_http_head head;
     char *host = cci_url_host_text(u, true);
-    char *text = host ? cci_mem_printf("CONNECT %s HTTP/1.1\r\nHost: %s\r\n%s%s%s\r\n", host, host,
-                                       proxy->authorization ? "Proxy-Authorization: " : "",
-                                       proxy->authorization ? proxy->authorization : "",
-                                       proxy->authorization ? "\r\n" : "")
-                      : NULL;
+    char *text =
+        host ? cci_mem_printf("CONNECT %s HTTP/1.1\r\nHost: %s\r\n%s%s%s\r\n", host, host,
+                              proxy->authorization ? "Proxy-Authorization: " : "",
+                              proxy->authorization ? proxy->authorization : "", proxy->authorization ? "\r\n" : "")
+             : NULL;
     cci_mem_free(host);
     if (!text)
         return cci_fail_nomem(err);

@@ -35,7 +35,7 @@ struct cci_http_head {
     struct cci_http_place *fields;
     size_t field_count;
     unsigned status;
-    bool keep;       /* the connection may carry another request after this response */
+    bool keep; /* the connection may carry another request after this response */
     enum cci_http_framing framing;
     uint64_t length; /* Content-Length, or CCI_HTTP_SIZE_UNKNOWN */
 };

@@ -128,7 +128,7 @@ static cc_error_code cci_http_pool_take(struct cci_http_pool *pool, const char *
         return cci_fail_nomem(err);
     }
     cc_error_code code = cci_monitor_wait(&pool->monitor, wait, cci_http_pool_has_room, pool, "a connection", err);
-    if (!code && pool->count == pool->max) { /* then one is idle: its place among the counted becomes this one's */
+    if (!code && pool->count == pool->max) {   /* then one is idle: its place among the counted becomes this one's */
         old = cci_http_pool_pick(pool, place); /* it may have come while this waited */
         old = old ? old : cci_http_pool_pick(pool, NULL);
     } else if (!code) {

@@ -15,9 +15,9 @@
 #define CCI_PEM_MAX_BLOCK ((size_t)64 << 10) /* bytes of one decoded block */
 
 struct cci_pem_reader {
-    const char *p;  /* the text that is left */
-    size_t n;       /* its length */
-    unsigned line;  /* the number of the last line taken, from 1 */
+    const char *p; /* the text that is left */
+    size_t n;      /* its length */
+    unsigned line; /* the number of the last line taken, from 1 */
 };
 
 struct cci_pem_line {

@@ -22,9 +22,9 @@
 
 struct cci_tls {
     struct cci_net *net;
-    bool broken;                               /* a call has failed: there is nothing more to say to the peer */
-    bool no_trust;                             /* there is no authority at all: for the message */
-    size_t raw_at, raw_n;                      /* the part of raw that the engine has not had yet */
+    bool broken;          /* a call has failed: there is nothing more to say to the peer */
+    bool no_trust;        /* there is no authority at all: for the message */
+    size_t raw_at, raw_n; /* the part of raw that the engine has not had yet */
     br_ssl_client_context client;
     struct cci_tls_x509 x509;
     unsigned char records[BR_SSL_BUFSIZE_BIDI]; /* the engine's */
@@ -37,12 +37,17 @@ struct cci_tls {
 static void cci_tls_set_ciphers(br_ssl_engine_context *eng)
 {
     static const uint16_t suites[] = {
-        BR_TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,       BR_TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
-        BR_TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,       BR_TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
-        BR_TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, BR_TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+        BR_TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+        BR_TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+        BR_TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+        BR_TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+        BR_TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+        BR_TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
         /* again, for the other order */
-        BR_TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,       BR_TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
-        BR_TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,       BR_TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+        BR_TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+        BR_TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+        BR_TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+        BR_TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
     };
     const br_block_ctr_class *ctr = br_aes_x86ni_ctr_get_vtable();
     br_ghash ghash = br_ghash_pclmul_get();
@@ -104,7 +109,8 @@ static cc_error_code cci_tls_begin(struct cci_tls *tls, const char *host, const 
     br_ssl_client_zero(&tls->client);
     br_ssl_engine_set_versions(eng, BR_TLS12, BR_TLS12);
     br_x509_minimal_init(minimal, &br_sha256_vtable, trust->anchors, trust->count);
-    br_x509_minimal_set_time(minimal, (uint32_t)(now / 86400 + 719528), (uint32_t)(now % 86400)); /* days since year 0 */
+    br_x509_minimal_set_time(minimal, (uint32_t)(now / 86400 + 719528),
+                             (uint32_t)(now % 86400)); /* days since year 0 */
     tls->x509.vtable = cci_tls_x509_class();
     cci_tls_take_address(&tls->x509, host);
     cci_tls_set_ciphers(eng);
@@ -126,10 +132,11 @@ static const char *cci_tls_error_text(const struct cci_tls *tls, int e)
 {
     switch (e) {
     case BR_ERR_X509_NOT_TRUSTED:
-        return tls->no_trust ? "no certificate authorities were found on this system; install its ca-certificates, or name"
-                               " a file of them in SSL_CERT_FILE"
-                             : "its certificate comes from an authority that is not trusted here; if it should be, add its"
-                               " certificate to the system's, or name it as the extra CA file";
+        return tls->no_trust
+                   ? "no certificate authorities were found on this system; install its ca-certificates, or name"
+                     " a file of them in SSL_CERT_FILE"
+                   : "its certificate comes from an authority that is not trusted here; if it should be, add its"
+                     " certificate to the system's, or name it as the extra CA file";
     case BR_ERR_X509_EXPIRED:
         return "its certificate has expired or is not valid yet (is this machine's clock right?)";
     case BR_ERR_X509_BAD_SERVER_NAME:
@@ -164,8 +171,10 @@ static cc_error_code cci_tls_fail(const struct cci_tls *tls, cc_error *err)
         return cci_fail(err, CC_ERR_NETWORK, name, "TLS with %s: it ended the connection with alert %d", name,
                         e - BR_ERR_RECV_FATAL_ALERT);
     if (e >= BR_ERR_X509_INVALID_VALUE && e <= BR_ERR_X509_NOT_TRUSTED)
-        return cci_fail(err, CC_ERR_NETWORK, name, "TLS with %s: its certificate is not valid (BearSSL's error %d)", name, e);
-    return cci_fail(err, CC_ERR_NETWORK, name, "TLS with %s: it does not keep to the protocol (BearSSL's error %d)", name, e);
+        return cci_fail(err, CC_ERR_NETWORK, name, "TLS with %s: its certificate is not valid (BearSSL's error %d)",
+                        name, e);
+    return cci_fail(err, CC_ERR_NETWORK, name, "TLS with %s: it does not keep to the protocol (BearSSL's error %d)",
+                    name, e);
 }
 
 /* Gives the engine what has arrived, or waits for more. */
@@ -179,8 +188,8 @@ static cc_error_code cci_tls_feed(struct cci_tls *tls, const struct cci_wait *wa
         if (code)
             return code;
         if (!tls->raw_n)
-            return cci_fail_errno(err, CC_ERR_NETWORK, ECONNRESET, tls->net->name, "TLS with %s: the connection was cut",
-                                  tls->net->name);
+            return cci_fail_errno(err, CC_ERR_NETWORK, ECONNRESET, tls->net->name,
+                                  "TLS with %s: the connection was cut", tls->net->name);
     }
     unsigned char *to = br_ssl_engine_recvrec_buf(eng, &room);
     size_t n = CCI_MIN(room, tls->raw_n - tls->raw_at);
@@ -225,13 +234,13 @@ static cc_error_code cci_tls_pump(struct cci_tls *tls, unsigned target, bool *en
                 *ended = true;
                 return CC_OK;
             }
-        }
-        else if (state & target)
+        } else if (state & target)
             return CC_OK;
         else if (state & BR_SSL_RECVREC)
             code = cci_tls_feed(tls, wait, err);
         else
-            code = cci_fail(err, CC_ERR_NETWORK, tls->net->name, "TLS with %s: it sent data out of turn", tls->net->name);
+            code =
+                cci_fail(err, CC_ERR_NETWORK, tls->net->name, "TLS with %s: it sent data out of turn", tls->net->name);
         if (code) {
             tls->broken = true;
             return code;
@@ -261,8 +270,10 @@ static cc_error_code cci_tls_connect(struct cci_net *net, const char *host, cons
     if (!code)
         code = cci_tls_pump(tls, BR_SSL_SENDAPP, &ended, wait, err);
     if (!code && ended)
-        code = cci_fail_errno(err, CC_ERR_NETWORK, ECONNRESET, net->name, "TLS with %s: it ended the connection in the"
-                              " handshake", net->name);
+        code = cci_fail_errno(err, CC_ERR_NETWORK, ECONNRESET, net->name,
+                              "TLS with %s: it ended the connection in the"
+                              " handshake",
+                              net->name);
     if (code) {
         cci_tls_free(tls);
         return code;
@@ -300,8 +311,8 @@ static cc_error_code cci_tls_write(struct cci_tls *tls, const void *buf, size_t 
         size_t room;
         code = cci_tls_pump(tls, BR_SSL_SENDAPP, &ended, wait, err);
         if (!code && ended)
-            code = cci_fail_errno(err, CC_ERR_NETWORK, ECONNRESET, tls->net->name, "TLS with %s: it ended the connection",
-                                  tls->net->name);
+            code = cci_fail_errno(err, CC_ERR_NETWORK, ECONNRESET, tls->net->name,
+                                  "TLS with %s: it ended the connection", tls->net->name);
         if (code)
             return code;
         unsigned char *to = br_ssl_engine_sendapp_buf(eng, &room);

@@ -71,7 +71,7 @@ static bool cci_tls_alt_names(struct cci_der cert, struct cci_der *names)
 {
     static const uint8_t oid[3] = {0x55, 0x1d, 0x11}; /* 2.5.29.17 */
     struct cci_der whole, body, tagged, list, extension, id, octets;
-    if (!cci_der_find(&cert, 0x30, &whole) || !cci_der_find(&whole, 0x30, &body) /* Certificate, TBSCertificate */
+    if (!cci_der_find(&cert, 0x30, &whole) || !cci_der_find(&whole, 0x30, &body)       /* Certificate, TBSCertificate */
         || !cci_der_find(&body, 0xa3, &tagged) || !cci_der_find(&tagged, 0x30, &list)) /* extensions [3] */
         return false;
     while (cci_der_find(&list, 0x30, &extension)) {
@@ -151,7 +151,7 @@ static const br_x509_class *cci_tls_x509_class(void)
 {
     static const br_x509_class engine = {
         sizeof(struct cci_tls_x509), cci_tls_start_chain, cci_tls_start_cert, cci_tls_append, cci_tls_end_cert,
-        cci_tls_end_chain, cci_tls_get_pkey,
+        cci_tls_end_chain,           cci_tls_get_pkey,
     };
     return &engine;
 }

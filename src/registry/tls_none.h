@@ -17,7 +17,8 @@ struct cci_trust {
 
 static cc_error_code cci_tls_none(cc_error *err)
 {
-    return cci_fail(err, CC_ERR_NETWORK, NULL, "this library was built without TLS (CC_NO_TLS), so HTTPS does not work");
+    return cci_fail(err, CC_ERR_NETWORK, NULL,
+                    "this library was built without TLS (CC_NO_TLS), so HTTPS does not work");
 }
 
 /* Succeeds, so that a client that only uses plain HTTP works. */

@@ -6,9 +6,9 @@
  * no authority (a server's own, self-signed certificate) is believed for that server alone ("direct trust").
  *
  * In a file that somebody has named, whatever cannot be read is an error that says where. The system's bundle is
- * nobody's doing: a certificate there that we cannot read (of a kind of key that BearSSL lacks) is passed over. A system
- * without a bundle is no error here, as all authorities may be the caller's; a server's certificate then fails, with a
- * message that says so (tls.h).
+ * nobody's doing: a certificate there that we cannot read (of a kind of key that BearSSL lacks) is passed over. A
+ * system without a bundle is no error here, as all authorities may be the caller's; a server's certificate then fails,
+ * with a message that says so (tls.h).
  */
 #ifndef CCI_REGISTRY_TRUST_H
 #define CCI_REGISTRY_TRUST_H
@@ -115,8 +115,9 @@ static cc_error_code cci_trust_add(struct cci_trust *t, const struct cci_buf *de
     if (dn.failed)
         code = cci_fail_nomem(err);
     else if (!key || (key->key_type != BR_KEYTYPE_RSA && key->key_type != BR_KEYTYPE_EC))
-        code = cci_fail(err, CC_ERR_IO, file, "%s: the certificate that ends in line %u cannot be used (BearSSL's error %d)",
-                        file, line, br_x509_decoder_last_error(&decoder));
+        code = cci_fail(err, CC_ERR_IO, file,
+                        "%s: the certificate that ends in line %u cannot be used (BearSSL's error %d)", file, line,
+                        br_x509_decoder_last_error(&decoder));
     else if (t->count == CCI_TRUST_MAX)
         code = cci_fail(err, CC_ERR_IO, file, "%s: more than %d certificates", file, CCI_TRUST_MAX);
     else if (!cci_trust_keep(t, &dn, key, br_x509_decoder_isCA(&decoder) != 0))
@@ -146,8 +147,10 @@ static cc_error_code cci_trust_add_pem(struct cci_trust *t, const struct cci_buf
     }
     cci_buf_free(&der);
     if (!code && strict && t->count == before)
-        code = cci_fail(err, CC_ERR_IO, file, "%s has no certificate (a block that begins with "
-                        "-----BEGIN CERTIFICATE-----)", file);
+        code = cci_fail(err, CC_ERR_IO, file,
+                        "%s has no certificate (a block that begins with "
+                        "-----BEGIN CERTIFICATE-----)",
+                        file);
     return code;
 }
 
@@ -159,17 +162,19 @@ static cc_error_code cci_trust_add_file(struct cci_trust *t, const char *file, c
     int r = file ? cci_blob_read_file(file, 0, CCI_TRUST_MAX_FILE, &text) : cci_trust_read_system(&text, &file);
     cc_error_code code = CC_OK;
     if (r == -EFBIG)
-        code = cci_fail(err, CC_ERR_IO, file, "%s is no file of certificates: it is not a file, or larger than 16 MiB", file);
+        code = cci_fail(err, CC_ERR_IO, file, "%s is no file of certificates: it is not a file, or larger than 16 MiB",
+                        file);
     else if (r < 0 && (strict || r != -ENOENT))
-        code = cci_fail_errno(err, CC_ERR_IO, -r, file, "cannot read the certificates in %s: %s", file, cci_errno_text(-r));
+        code = cci_fail_errno(err, CC_ERR_IO, -r, file, "cannot read the certificates in %s: %s", file,
+                              cci_errno_text(-r));
     else if (r == 0)
         code = cci_trust_add_pem(t, &text, file, strict, err);
     cci_buf_free(&text);
     return code;
 }
 
-/* The system's authorities (or those in $SSL_CERT_FILE), and those in extra_ca_file, unless that is NULL. Free *out with
- * cci_trust_free. */
+/* The system's authorities (or those in $SSL_CERT_FILE), and those in extra_ca_file, unless that is NULL. Free *out
+ * with cci_trust_free. */
 static cc_error_code cci_trust_load(const char *extra_ca_file, struct cci_trust **out, cc_error *err)
 {
     const char *named = getenv("SSL_CERT_FILE");

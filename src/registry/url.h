@@ -11,7 +11,7 @@
 
 #include "../base/error.h"
 
-#define CCI_URL_MAX 16384u   /* bytes of a URL; those that storage services sign run to two thousand */
+#define CCI_URL_MAX 16384u /* bytes of a URL; those that storage services sign run to two thousand */
 #define CCI_URL_HOST_MAX 255u
 
 struct cci_url {
@@ -292,8 +292,8 @@ static void cci_url_add_path(struct cci_buf *b, const char *path, size_t n)
 static char *cci_url_absolute(const struct cci_url *base, const char *reference)
 {
     struct cci_buf b = {0}, path = {0};
-    size_t n = strcspn(reference, "?#");                  /* of the reference's path */
-    size_t base_path = strcspn(base->target, "?");        /* of the base's path */
+    size_t n = strcspn(reference, "?#");           /* of the reference's path */
+    size_t base_path = strcspn(base->target, "?"); /* of the base's path */
     char *host = cci_url_host_text(base, true);
     (void)cci_buf_str(&b, base->secure ? "https:" : "http:");
     if (reference[0] == '/' && reference[1] == '/') {

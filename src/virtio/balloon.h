@@ -12,8 +12,8 @@
  * queues that they use and take 2. So every queue from 2 on is a reporting queue.
  *
  * Only whole pages of the host that lie within RAM are given back. A list of page numbers is followed for
- * CCI_BALLOON_PAGES entries, since each may be a system call of the I/O thread's; what lies behind stays as it is, which
- * is always allowed.
+ * CCI_BALLOON_PAGES entries, since each may be a system call of the I/O thread's; what lies behind stays as it is,
+ * which is always allowed.
  */
 #ifndef CCI_VIRTIO_BALLOON_H
 #define CCI_VIRTIO_BALLOON_H

@@ -211,7 +211,8 @@ static void cci_vsock_refuse_waiting(struct cci_vsock *v, const struct cci_vsock
 {
     struct cci_vsock_link *next;
     for (struct cci_vsock_link *i = v->ready.next; i != &v->ready; i = next) {
-        struct cci_vsock_conn *c = (struct cci_vsock_conn *)(void *)((uint8_t *)i - offsetof(struct cci_vsock_conn, ready));
+        struct cci_vsock_conn *c =
+            (struct cci_vsock_conn *)(void *)((uint8_t *)i - offsetof(struct cci_vsock_conn, ready));
         next = i->next;
         if (c->listener == l)
             cci_vsock_doom(v, c, ECONNRESET);

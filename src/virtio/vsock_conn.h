@@ -28,14 +28,14 @@
 #include "vsock_packet.h"
 #include "vsock_ring.h"
 
-#define CCI_VSOCK_RECEIVE_MIN 65536u       /* receive buffer that every connection is given */
-#define CCI_VSOCK_RECEIVE_MAX 262144u      /* what it grows to once its reader has proved to be one */
+#define CCI_VSOCK_RECEIVE_MIN 65536u         /* receive buffer that every connection is given */
+#define CCI_VSOCK_RECEIVE_MAX 262144u        /* what it grows to once its reader has proved to be one */
 #define CCI_VSOCK_EXTRA ((uint64_t)64 << 20) /* limit on the sum of that growth, bytes */
-#define CCI_VSOCK_SEND 131072u             /* bytes a connection holds for a guest that has no room */
-#define CCI_VSOCK_CONNS 1024u              /* connections, unless the options say otherwise */
-#define CCI_VSOCK_ORPHANS 128u             /* resets waiting for receive buffers */
-#define CCI_VSOCK_BUCKETS 256u             /* of the table; a power of two */
-#define CCI_VSOCK_FIRST_PORT (1u << 20)    /* the host's ports for dialling, from here on */
+#define CCI_VSOCK_SEND 131072u               /* bytes a connection holds for a guest that has no room */
+#define CCI_VSOCK_CONNS 1024u                /* connections, unless the options say otherwise */
+#define CCI_VSOCK_ORPHANS 128u               /* resets waiting for receive buffers */
+#define CCI_VSOCK_BUCKETS 256u               /* of the table; a power of two */
+#define CCI_VSOCK_FIRST_PORT (1u << 20)      /* the host's ports for dialling, from here on */
 
 enum { CCI_VSOCK_RX, CCI_VSOCK_TX, CCI_VSOCK_EVENT, CCI_VSOCK_QUEUES };
 
@@ -68,27 +68,27 @@ struct cci_vsock_conn {
     struct cci_vsock *v;
     uint32_t host_port, guest_port;
     enum cci_vsock_state state;
-    int error;                /* why it broke, positive; 0 if it did not */
-    bool owned;               /* a user holds the stream */
-    bool from_guest;          /* the guest opened it */
-    bool no_more_writes;      /* the user shut down or closed */
-    bool writer_waits;        /* a write found too little room */
-    uint8_t peer_no;          /* CCI_VSOCK_NO_*, as the guest said */
-    uint8_t want;             /* CCI_VSOCK_WANT_* */
+    int error;                     /* why it broke, positive; 0 if it did not */
+    bool owned;                    /* a user holds the stream */
+    bool from_guest;               /* the guest opened it */
+    bool no_more_writes;           /* the user shut down or closed */
+    bool writer_waits;             /* a write found too little room */
+    uint8_t peer_no;               /* CCI_VSOCK_NO_*, as the guest said */
+    uint8_t want;                  /* CCI_VSOCK_WANT_* */
     struct cci_vsock_ring in, out; /* from the guest, unread; to the guest, unsent */
-    uint32_t buf_alloc;       /* our receive buffer, as the guest is told */
-    uint32_t fwd_cnt;         /* bytes read so far */
-    uint32_t fwd_told;        /* fwd_cnt in the last header that we sent */
-    uint32_t tx_cnt;          /* bytes sent so far */
-    uint32_t peer_buf_alloc;  /* as the guest said last, both */
+    uint32_t buf_alloc;            /* our receive buffer, as the guest is told */
+    uint32_t fwd_cnt;              /* bytes read so far */
+    uint32_t fwd_told;             /* fwd_cnt in the last header that we sent */
+    uint32_t tx_cnt;               /* bytes sent so far */
+    uint32_t peer_buf_alloc;       /* as the guest said last, both */
     uint32_t peer_fwd_cnt;
     cci_stream_watch_fn watch;
     void *watch_ctx;
     struct cci_vsock_listener *listener; /* waits to be accepted by it */
     struct cci_vsock_conn *next;         /* in its bucket */
-    struct cci_vsock_link sending; /* in v->sending: has something to send */
-    struct cci_vsock_link ready;   /* in v->ready: its user is to be called */
-    struct cci_vsock_link closing; /* in v->closing: has no user any more, and is OPEN */
+    struct cci_vsock_link sending;       /* in v->sending: has something to send */
+    struct cci_vsock_link ready;         /* in v->ready: its user is to be called */
+    struct cci_vsock_link closing;       /* in v->closing: has no user any more, and is OPEN */
 };
 
 struct cci_vsock {
@@ -99,15 +99,15 @@ struct cci_vsock {
     bool dispatching;          /* somebody is in cci_vsock_dispatch */
     bool rung;                 /* the I/O thread was asked to dispatch */
     uint32_t max_conns;
-    uint32_t conns;            /* in the table */
-    uint32_t guest_conns;      /* of those, opened by the guest */
-    uint32_t next_port;        /* candidate for the next dial */
-    uint32_t first_count;      /* what byte counters start from */
-    uint64_t extra;            /* sum of buf_alloc beyond CCI_VSOCK_RECEIVE_MIN */
+    uint32_t conns;       /* in the table */
+    uint32_t guest_conns; /* of those, opened by the guest */
+    uint32_t next_port;   /* candidate for the next dial */
+    uint32_t first_count; /* what byte counters start from */
+    uint64_t extra;       /* sum of buf_alloc beyond CCI_VSOCK_RECEIVE_MIN */
     struct cci_vsock_link sending, ready, closing;
-    struct cci_vsock_conn *calling;        /* whose user is being called */
-    struct cci_vsock_listener *accepting;  /* which listener is being called */
-    struct cci_cond called;                /* one of these two changed */
+    struct cci_vsock_conn *calling;       /* whose user is being called */
+    struct cci_vsock_listener *accepting; /* which listener is being called */
+    struct cci_cond called;               /* one of these two changed */
     struct cci_vsock_listener *listeners;
     unsigned orphan_count;
     struct cci_vsock_header orphan[CCI_VSOCK_ORPHANS]; /* resets to be sent */

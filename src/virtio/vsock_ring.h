@@ -10,8 +10,8 @@
 
 #include "../base/mem.h"
 
-#define CCI_VSOCK_RING_MIN 4096u    /* the first buffer */
-#define CCI_VSOCK_RING_KEEP 16384u  /* an empty ring keeps a buffer up to this size */
+#define CCI_VSOCK_RING_MIN 4096u   /* the first buffer */
+#define CCI_VSOCK_RING_KEEP 16384u /* an empty ring keeps a buffer up to this size */
 
 struct cci_vsock_ring {
     uint8_t *p;

@@ -193,8 +193,8 @@ static void cci_vsock_stream_close(struct cci_stream *s)
 }
 
 static const struct cci_stream_ops cci_vsock_stream_ops = {
-    cci_vsock_stream_read, cci_vsock_stream_write, cci_vsock_stream_shutdown, cci_vsock_stream_watch,
-    cci_vsock_stream_close,
+    cci_vsock_stream_read,  cci_vsock_stream_write, cci_vsock_stream_shutdown,
+    cci_vsock_stream_watch, cci_vsock_stream_close,
 };
 
 /* Hands a connection from the guest to its listener. Mutex held, and let go of meanwhile. */

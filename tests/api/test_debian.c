@@ -53,9 +53,10 @@ static void test_dpkg(void)
 {
     CHECK(atoi(sh("dpkg -l | wc -l")) > 80);
     /* The image leaves out manuals and translations. */
-    CHECK_EQ_STR(sh("cd / && cat /var/lib/dpkg/info/dpkg.md5sums /var/lib/dpkg/info/libc6*.md5sums | "
-                    "grep -v -e share/doc -e share/locale -e share/man -e share/lintian | md5sum -c --quiet && echo intact"),
-                 "intact\n");
+    CHECK_EQ_STR(
+        sh("cd / && cat /var/lib/dpkg/info/dpkg.md5sums /var/lib/dpkg/info/libc6*.md5sums | "
+           "grep -v -e share/doc -e share/locale -e share/man -e share/lintian | md5sum -c --quiet && echo intact"),
+        "intact\n");
 }
 
 static void test_users(void)

@@ -247,9 +247,10 @@ static void test_cancelled_wait_kills(void)
     CHECK(pthread_create(&t, NULL, cancel_soon, &token) == 0);
     failed(cc_cmd_wait(cmd, NULL, &err), CC_ERR_CANCELLED);
     CHECK(pthread_join(t, NULL) == 0);
-    CHECK_EQ_STR(sh("p=$(cat /tmp/pid); i=0; while kill -0 $p 2>/dev/null && [ $i -lt 100 ]; do sleep 0.05; i=$((i+1)); "
-                    "done; kill -0 $p 2>/dev/null || echo gone"),
-                 "gone\n");
+    CHECK_EQ_STR(
+        sh("p=$(cat /tmp/pid); i=0; while kill -0 $p 2>/dev/null && [ $i -lt 100 ]; do sleep 0.05; i=$((i+1)); "
+           "done; kill -0 $p 2>/dev/null || echo gone"),
+        "gone\n");
     failed(cc_instance_wait_with(vm, token, &err), CC_ERR_CANCELLED);
     cc_cmd_free(cmd);
     cc_cancel_token_free(token);

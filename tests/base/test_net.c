@@ -164,7 +164,8 @@ static void test_addresses_in_turn(void)
 static int mute_listener(int *fill, int n)
 {
     int server = listener(0, &mute_port);
-    struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons(mute_port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct sockaddr_in at = {
+        .sin_family = AF_INET, .sin_port = htons(mute_port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     for (int i = 0; i < n; i++) {
         fill[i] = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
         (void)connect(fill[i], (struct sockaddr *)&at, sizeof(at));

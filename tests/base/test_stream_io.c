@@ -73,7 +73,8 @@ static void test_bulk(void)
     uint8_t *data = malloc(BULK);
     CHECK_OK(cci_stream_io_read_all(&p.io[1], data, 10, &wait, &err), err);
     for (at = 10;; at += got) {
-        CHECK_OK(cci_stream_io_read(&p.io[1], data + at, CCI_MIN(BULK - at + 1, (size_t)77777), &got, &wait, &err), err);
+        CHECK_OK(cci_stream_io_read(&p.io[1], data + at, CCI_MIN(BULK - at + 1, (size_t)77777), &got, &wait, &err),
+                 err);
         if (got == 0)
             break;
     }

@@ -113,8 +113,9 @@ static void test_surroundings(void)
     check_output(RUN_IN(&a, "sh", "-c", "umask"), 0, "0022\n", "");
     check_output(RUN_IN(&a, "sh", "-c", "ls /proc/self/fd | wc -l"), 0, "4\n", ""); /* 0 to 2, and the directory */
     /* Of signals 1 to 31: glibc's posix_spawn, by which we may have been started, leaves 32 and 33 ignored. */
-    check_output(RUN_IN(&a, "sh", "-c", "for s in $(sed -nE 's/Sig(Blk|Ign):.*(.{8})$/\\2/p' /proc/self/status); do "
-                                        "echo $((0x$s & 0x7fffffff)); done"),
+    check_output(RUN_IN(&a, "sh", "-c",
+                        "for s in $(sed -nE 's/Sig(Blk|Ign):.*(.{8})$/\\2/p' /proc/self/status); do "
+                        "echo $((0x$s & 0x7fffffff)); done"),
                  0, "0\n0\n", "");
     agent_stop(&a);
 }

@@ -1,4 +1,5 @@
-/* Docker configurations and helpers' answers of any bytes. What is accepted is a plain helper name or whole credentials. */
+/* Docker configurations and helpers' answers of any bytes. What is accepted is a plain helper name or whole
+ * credentials. */
 #include "../../src/registry/docker_config.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

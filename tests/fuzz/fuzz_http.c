@@ -1,7 +1,7 @@
 // @flags -DCC_NO_TLS
-/* Servers that answer with any bytes: the first byte says what is asked and in what pieces the rest arrives; a byte 0xff
- * ends one connection and begins the next. Whatever they say, the client ends, keeps its bounds, tells its password to
- * nobody else, and a body that ended well is as long as was announced. */
+/* Servers that answer with any bytes: the first byte says what is asked and in what pieces the rest arrives; a byte
+ * 0xff ends one connection and begins the next. Whatever they say, the client ends, keeps its bounds, tells its
+ * password to nobody else, and a body that ended well is as long as was announced. */
 #include "../registry/script_conn.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

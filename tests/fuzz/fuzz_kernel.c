@@ -30,8 +30,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
     cc_error_code code = cci_boot_load_kernel(fd, "kernel", &mem, &k, &err);
     if ((code == CC_OK) != (err.message == NULL))
         abort();
-    if (code == CC_OK && (!cci_gmem_at(&mem, k.entry & ~(uint64_t)0xfff, 1) || k.end > RAM ||
-                          k.cmdline_max > CCI_BOOT_CMDLINE_MAX))
+    if (code == CC_OK &&
+        (!cci_gmem_at(&mem, k.entry & ~(uint64_t)0xfff, 1) || k.end > RAM || k.cmdline_max > CCI_BOOT_CMDLINE_MAX))
         abort();
     cci_error_release(&err);
     return 0;

@@ -1,5 +1,5 @@
-/* URLs of any bytes: line one is a base, line two a reference from it, line three a NO_PROXY. What is accepted is fit for
- * a request line, and means the same when it is spelt and taken apart again. */
+/* URLs of any bytes: line one is a base, line two a reference from it, line three a NO_PROXY. What is accepted is fit
+ * for a request line, and means the same when it is spelt and taken apart again. */
 #include "../../src/registry/proxy.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

@@ -1,6 +1,6 @@
 /*
- * tests/machine/guest.h - what the tests of whole machines share: the kernel bundle of the tools' cache, an init made on
- * the spot, a machine that collects its console, and the wait for its end.
+ * tests/machine/guest.h - what the tests of whole machines share: the kernel bundle of the tools' cache, an init made
+ * on the spot, a machine that collects its console, and the wait for its end.
  *
  * The init is guest_init.c, built static; it does what its environment (which is the kernel's command line) asks.
  */
@@ -49,7 +49,11 @@ static const char *guest_cache(const char *name)
     if (tools)
         (void)snprintf(p, sizeof(path[0]), "%s/%s", tools, name);
     else
-        (void)snprintf(p, sizeof(path[0]), "%s%s/cc.h-tools/%s", xdg ? xdg : home ? home : "", xdg ? "" : "/.cache", name);
+        (void)snprintf(p, sizeof(path[0]), "%s%s/cc.h-tools/%s",
+                       xdg    ? xdg
+                       : home ? home
+                              : "",
+                       xdg ? "" : "/.cache", name);
     return p;
 }
 
@@ -58,9 +62,15 @@ static cc_error_code guest_new(struct guest *g, unsigned cpus, unsigned mb)
     memset(g, 0, sizeof(*g));
     cci_mutex_init(&g->mutex);
     cc_error_code code = cci_kvm_ops()->probe(&g->caps, &g->err);
-    const struct cci_machine_config c = {.hv = cci_kvm_ops(), .caps = g->caps, .cpus = cpus,
-                                         .ram_bytes = (uint64_t)mb << 20, .console = true, .line_fn = guest_line,
-                                         .line_ctx = g, .end_fn = guest_end, .end_ctx = g};
+    const struct cci_machine_config c = {.hv = cci_kvm_ops(),
+                                         .caps = g->caps,
+                                         .cpus = cpus,
+                                         .ram_bytes = (uint64_t)mb << 20,
+                                         .console = true,
+                                         .line_fn = guest_line,
+                                         .line_ctx = g,
+                                         .end_fn = guest_end,
+                                         .end_ctx = g};
     return code ? code : cci_machine_new(&g->machine, &c, &g->err);
 }
 
@@ -75,12 +85,12 @@ static cc_error_code guest_boot(struct guest *g, const char *kernel, const char 
     cc_error_code code = CC_OK;
     /* /dev/console is a node of an archive of its own, which here has to be spelled out. */
     char node[256];
-    int n = snprintf(node, sizeof(node), "070701%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%s", 90u, 020600u, 0u,
-                     0u, 1u, 0u, 0u, 0u, 0u, 5u, 1u, 12u, 0u, "dev/console");
+    int n = snprintf(node, sizeof(node), "070701%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%s", 90u, 020600u,
+                     0u, 0u, 1u, 0u, 0u, 0u, 0u, 5u, 1u, 12u, 0u, "dev/console");
     bool ok = cci_cpio_dir(&r, "dev") && cci_cpio_dir(&r, "proc") && cci_cpio_dir(&r, "sys") && cci_initrd_pad(&r) &&
               cci_initrd_text(&r, node, (size_t)n + 1) && cci_initrd_pad(&r);
-    struct cci_initrd_piece *p = ok && cci_cpio_header(&r, "init", 0100755, (size_t)st.size) ?
-                                     cci_initrd_piece(&r, (size_t)st.size) : NULL;
+    struct cci_initrd_piece *p =
+        ok && cci_cpio_header(&r, "init", 0100755, (size_t)st.size) ? cci_initrd_piece(&r, (size_t)st.size) : NULL;
     if (p)
         p->fd = fd;
     ok = p != NULL;

@@ -1,6 +1,7 @@
 /*
- * Loading a kernel into guest memory, with no VM: what the guest finds there, and headers of ELF files and bzImages that
- * lie. Every byte that a lying file makes us write has to stay in the guest's memory (what lies behind it may not be touched).
+ * Loading a kernel into guest memory, with no VM: what the guest finds there, and headers of ELF files and bzImages
+ * that lie. Every byte that a lying file makes us write has to stay in the guest's memory (what lies behind it may not
+ * be touched).
  */
 #define _GNU_SOURCE
 #include <sys/mman.h>
@@ -135,28 +136,28 @@ static void test_elf_lies(void)
         uint64_t value;
         const char *says;
     } lies[] = {
-        {4, 1, 1, "64-bit"},                                  /* 32-bit */
-        {18, 2, 183, "64-bit"},                               /* arm64 */
-        {32, 8, UINT64_MAX, "too early"},                     /* headers outside the file */
+        {4, 1, 1, "64-bit"},              /* 32-bit */
+        {18, 2, 183, "64-bit"},           /* arm64 */
+        {32, 8, UINT64_MAX, "too early"}, /* headers outside the file */
         {32, 8, 0x4fff, "too early"},
-        {54, 2, 8, "program headers"},                        /* their size */
-        {56, 2, 0, "program headers"},                        /* their number */
+        {54, 2, 8, "program headers"}, /* their size */
+        {56, 2, 0, "program headers"}, /* their number */
         {56, 2, 0xffff, "program headers"},
-        {24, 8, 0x2000000, NULL},                             /* the PVH note's entry counts */
-        {64 + 8, 8, UINT64_MAX - 1, "too early"},             /* segment outside the file */
+        {24, 8, 0x2000000, NULL},                 /* the PVH note's entry counts */
+        {64 + 8, 8, UINT64_MAX - 1, "too early"}, /* segment outside the file */
         {64 + 8, 8, 0x4000, "too early"},
-        {64 + 24, 8, RAM - 0x1000, "more memory"},            /* outside the memory */
+        {64 + 24, 8, RAM - 0x1000, "more memory"}, /* outside the memory */
         {64 + 24, 8, UINT64_MAX - 0x1000, "more memory"},
-        {64 + 24, 8, 0, "no sense"},                          /* over the boot data */
+        {64 + 24, 8, 0, "no sense"}, /* over the boot data */
         {64 + 24, 8, 0xff000, "no sense"},
-        {64 + 32, 8, 0x6000, "no sense"},                     /* more in the file than in memory */
+        {64 + 32, 8, 0x6000, "no sense"}, /* more in the file than in memory */
         {64 + 40, 8, UINT64_MAX, "more memory"},
         {64 + 40, 8, 0x1000, "no sense"},
-        {64 + 112 + 8, 8, 0x7000, "too early"},               /* notes outside the file */
-        {64 + 112 + 32, 8, UINT64_MAX, NULL},                 /* and far too long: taken as none */
-        {0x4000, 4, UINT32_MAX, NULL},                        /* a note's name passes the end: no note */
+        {64 + 112 + 8, 8, 0x7000, "too early"}, /* notes outside the file */
+        {64 + 112 + 32, 8, UINT64_MAX, NULL},   /* and far too long: taken as none */
+        {0x4000, 4, UINT32_MAX, NULL},          /* a note's name passes the end: no note */
         {0x4018, 4, UINT32_MAX - 2, NULL},
-        {0x4024, 4, 0x30, "entry point"},                     /* entry outside */
+        {0x4024, 4, 0x30, "entry point"}, /* entry outside */
         {0x4024, 4, 0x3000000, "entry point"},
     };
     for (unsigned i = 0; i < sizeof(lies) / sizeof(lies[0]); i++) {

@@ -55,7 +55,10 @@ static void test_unpacks(void)
     uint8_t *out = malloc(r.size);
     CHECK_EQ_INT(cci_initrd_write(&r, out, &err), CC_OK);
     CHECK(memcmp(out, archive, 5) == 0);
-    CHECK(memcmp(out + 5, "\0\0\0" "070701", 9) == 0); /* the next archive at a multiple of four */
+    CHECK(memcmp(out + 5,
+                 "\0\0\0"
+                 "070701",
+                 9) == 0); /* the next archive at a multiple of four */
 
     char path[100];
     (void)snprintf(path, sizeof(path), "%s/x.cpio", dir);

@@ -126,7 +126,8 @@ static void test_exits(void)
     CHECK(strstr(e.why, "emulated"));
     CHECK_EQ_INT(run_once(0, KVM_EXIT_FAIL_ENTRY, &e), CCI_HV_EXIT_FAIL);
     CHECK_EQ_INT(run_once(0, KVM_EXIT_UNKNOWN, &e), CCI_HV_EXIT_FAIL);
-    CHECK_EQ_INT(run_once(0, 12345, &e), CCI_HV_EXIT_FAIL); /* one of a later KVM ends the guest, and is no endless loop */
+    CHECK_EQ_INT(run_once(0, 12345, &e),
+                 CCI_HV_EXIT_FAIL); /* one of a later KVM ends the guest, and is no endless loop */
     CHECK(strstr(e.why, "12345"));
     CHECK_EQ_INT(run_once(-EFAULT, KVM_EXIT_IO, &e), CCI_HV_EXIT_FAIL);
     run->io.direction = KVM_EXIT_IO_OUT;

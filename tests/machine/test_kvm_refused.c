@@ -1,6 +1,6 @@
 /*
- * Hosts that cannot run a guest: each kind has its own message, and each says what to do. Where this host's own KVM can,
- * that case is skipped (the rig's has to pass in test_kvm_probe.c).
+ * Hosts that cannot run a guest: each kind has its own message, and each says what to do. Where this host's own KVM
+ * can, that case is skipped (the rig's has to pass in test_kvm_probe.c).
  */
 // @root
 #define _GNU_SOURCE

@@ -48,8 +48,8 @@ static const struct cci_bus_ops device_ops = {device_read, device_write};
 
 static cc_error_code make(unsigned cpus)
 {
-    struct cci_machine_config c = {.hv = cci_dummy_ops(), .cpus = cpus, .ram_bytes = 32 << 20, .console = true,
-                                   .end_fn = on_end};
+    struct cci_machine_config c = {
+        .hv = cci_dummy_ops(), .cpus = cpus, .ram_bytes = 32 << 20, .console = true, .end_fn = on_end};
     (void)c.hv->probe(&c.caps, &err);
     ends = 0;
     return cci_machine_new(&m, &c, &err);
@@ -119,8 +119,8 @@ static void test_bus_and_lines(void)
     CHECK_EQ_INT(m->vm->raised[CCI_MACHINE_FIRST_GSI + 2], 2);
     CHECK_EQ_INT(m->vm->raised[CCI_MACHINE_FIRST_GSI], 0);
     /* A string of writes to the console. */
-    struct cci_hv_exit e = {.kind = CCI_HV_EXIT_IO_OUT, .addr = CCI_SERIAL_PORT, .size = 1, .count = 6,
-                            .data = (uint8_t *)"hello\n"};
+    struct cci_hv_exit e = {
+        .kind = CCI_HV_EXIT_IO_OUT, .addr = CCI_SERIAL_PORT, .size = 1, .count = 6, .data = (uint8_t *)"hello\n"};
     CHECK(cci_dummy_access(m->vm, &e));
     char *tail = cci_serial_tail(&m->serial, 100);
     CHECK_EQ_STR(tail, "hello\n");

@@ -128,8 +128,8 @@ static void test_damaged(void)
     static const char *const bad[] = {"", "\n\n\n", ":", "a.ko", "a.ko:", ": b.ko\n", "   \n", "a.ko:    \n/.ko:\n"};
     struct cci_modules_text none = {NULL, 0};
     for (unsigned i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
-        CHECK_EQ_INT(cci_modules_init(&m, cci_modules_str(bad[i]), cci_modules_str("softdep\nsoftdep a\nsoftdep a pre:"),
-                                      none, &err),
+        CHECK_EQ_INT(cci_modules_init(&m, cci_modules_str(bad[i]),
+                                      cci_modules_str("softdep\nsoftdep a\nsoftdep a pre:"), none, &err),
                      CC_OK);
         (void)cci_modules_want(&m, "a", true, &err);
         (void)cci_modules_want(&m, "", true, &err);

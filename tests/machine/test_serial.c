@@ -47,7 +47,8 @@ static void say(const char *text)
         put(CCI_SERIAL_DATA, (uint8_t)*text);
 }
 
-/* As Linux's autoconfig: scratch and enable registers hold values, the loop connects the modem lines, FIFOs are there. */
+/* As Linux's autoconfig: scratch and enable registers hold values, the loop connects the modem lines, FIFOs are there.
+ */
 static void test_probe(void)
 {
     begin();

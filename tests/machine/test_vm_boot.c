@@ -194,8 +194,8 @@ static void on_kick(int signal_number)
     handled = 1;
 }
 
-/* Stopped at once, before the guest has done anything, and freed without a stop; whatever the caller's program does about
- * the signal that sends CPUs out. */
+/* Stopped at once, before the guest has done anything, and freed without a stop; whatever the caller's program does
+ * about the signal that sends CPUs out. */
 static void stopped_at_once(void)
 {
     void (*const how[])(int) = {SIG_DFL, SIG_IGN, on_kick};

@@ -4,8 +4,8 @@
  *   http_get [--ca FILE] [--auth VALUE] [--method M] [--range N] [--deadline MS] [--cancel MS] [--idle MS]
  *            [--connect MS] [--plain] [--keep] URL...
  *
- * Prints a line a URL: "CODE STATUS BYTES SHA256 BROKEN MILLISECONDS FINAL-URL MESSAGE". --cancel fires a token that many
- * milliseconds after the start, from another thread. --keep leaves bodies unread.
+ * Prints a line a URL: "CODE STATUS BYTES SHA256 BROKEN MILLISECONDS FINAL-URL MESSAGE". --cancel fires a token that
+ * many milliseconds after the start, from another thread. --keep leaves bodies unread.
  */
 #include "../../src/image/sha256.h"
 #include "../../src/registry/http.h"

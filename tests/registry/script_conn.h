@@ -13,11 +13,11 @@ struct script {
     const char *const *texts;
     const size_t *sizes; /* NULL: they are strings */
     size_t count, dials;
-    size_t piece;        /* a read gives at most so much; 0: all */
-    unsigned open;       /* connections that are open now */
+    size_t piece;  /* a read gives at most so much; 0: all */
+    unsigned open; /* connections that are open now */
     bool refuse_secure;
     struct cci_cancel *cancel_at_read; /* fires in the next read */
-    struct cci_buf said; /* "[dial host port]", "[tls host]" and what was written, in order */
+    struct cci_buf said;               /* "[dial host port]", "[tls host]" and what was written, in order */
 };
 
 struct script_conn {

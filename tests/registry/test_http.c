@@ -79,14 +79,15 @@ static const char *said(void)
 
 static void test_get(void)
 {
-    static const char *const texts[] = {"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX-A: \t one \r\nx-a: two\r\n\r\nhello"};
+    static const char *const texts[] = {
+        "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX-A: \t one \r\nx-a: two\r\n\r\nhello"};
     const struct cci_http_field fields[] = {{"Accept", "text/plain"}};
     const struct cci_http_request req = {
         .url = "http://localhost:5000/v2/?n=1#f", .fields = fields, .field_count = 1, .authorization = "Basic eDp5"};
     begin(texts, 1);
     CHECK_OK(ask(&req), c.err);
-    CHECK_EQ_STR(said(), "[dial localhost 5000]" GET("/v2/?n=1", "localhost:5000")
-                         "Accept: text/plain\r\nAuthorization: Basic eDp5\r\n\r\n");
+    CHECK_EQ_STR(said(), "[dial localhost 5000]" GET(
+                             "/v2/?n=1", "localhost:5000") "Accept: text/plain\r\nAuthorization: Basic eDp5\r\n\r\n");
     CHECK_EQ_INT(cci_http_status(c.r), 200);
     CHECK_EQ_INT(c.r->head.length, 5);
     CHECK_EQ_STR(c.r->url.target, "/v2/?n=1");
@@ -119,7 +120,8 @@ static void test_framings(void)
         "HTTP/1.1 200 OK\nContent-Length:5\n\nhello",
         "HTTP/1.1 200 OK\r\nContent-Length: 5, 5\r\nContent-Length: 5\r\n\r\nhello",
         "HTTP/1.1 200\r\nTransfer-Encoding: Chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
-        "HTTP/1.1 200 \r\nTransfer-Encoding: chunked\r\n\r\n1;x=\"y\"\r\nh\r\n0004 \r\nello\r\n00;z\r\nTrailer: t\r\n\r\n",
+        "HTTP/1.1 200 \r\nTransfer-Encoding: chunked\r\n\r\n1;x=\"y\"\r\nh\r\n0004 \r\nello\r\n00;z\r\nTrailer: "
+        "t\r\n\r\n",
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 9\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
         "HTTP/1.1 200 OK\r\nX: y\r\n\r\nhello",
         "HTTP/1.0 200 OK\r\nX: folded\r\n over\r\n\t lines\r\n\r\nhello",
@@ -311,7 +313,7 @@ static void test_no_reuse(void)
         "HTTP/1.1 200 OK\r\nConnection: x, Close\r\nContent-Length: 5\r\n\r\nhello\1" OK_HELLO,
         "HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nhello\1" OK_HELLO,
         "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello" OK_HELLO "\1" OK_HELLO, /* spoke out of turn */
-        "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nhello\1!" OK_HELLO,           /* not read to its end */
+        "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nhello\1!" OK_HELLO,            /* not read to its end */
         "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n\1" OK_HELLO,
     };
     for (size_t i = 0; i < CCI_COUNT(firsts); i++) {
@@ -354,8 +356,8 @@ static void test_replay(void)
     CHECK_OK(get("http://localhost/1"), c.err);
     CHECK_OK(get("http://localhost/2"), c.err);
     CHECK_EQ_INT(c.script.dials, 2);
-    CHECK_EQ_STR(said(), "[dial localhost 80]" GET("/1", "localhost") "\r\n" GET("/2", "localhost")
-                         "\r\n[dial localhost 80]" GET("/2", "localhost") "\r\n");
+    CHECK_EQ_STR(said(), "[dial localhost 80]" GET("/1", "localhost") "\r\n" GET(
+                             "/2", "localhost") "\r\n[dial localhost 80]" GET("/2", "localhost") "\r\n");
     end();
 
     /* Both kept ones are gone: the second try is not made on the other of them. */
@@ -457,8 +459,8 @@ static void test_redirect_credentials(void)
     };
     const struct cci_http_request req = {.url = "https://a.example/a", .authorization = "Bearer secret"};
     for (size_t i = 0; i < CCI_COUNT(cases); i++) {
-        char *text = cci_mem_printf("HTTP/1.1 302 There\r\nLocation: %s\r\nContent-Length: 4\r\n\r\nmove%s", cases[i].where,
-                                    cases[i].dials == 1 ? "\1" OK_HELLO : "");
+        char *text = cci_mem_printf("HTTP/1.1 302 There\r\nLocation: %s\r\nContent-Length: 4\r\n\r\nmove%s",
+                                    cases[i].where, cases[i].dials == 1 ? "\1" OK_HELLO : "");
         const char *const texts[] = {text, OK_HELLO};
         begin(texts, 2);
         CHECK_OK(ask(&req), c.err);
@@ -526,7 +528,8 @@ static void test_redirect_refused(void)
 /* Redirects that are answers. */
 static void test_redirect_not_followed(void)
 {
-    static const char *const texts[] = {REDIRECT("/b") "\1HTTP/1.1 302 Nowhere\r\nContent-Length: 0\r\n\r\n\1" REDIRECT("/b")};
+    static const char *const texts[] = {
+        REDIRECT("/b") "\1HTTP/1.1 302 Nowhere\r\nContent-Length: 0\r\n\r\n\1" REDIRECT("/b")};
     const struct cci_http_request plain = {.url = "https://a/", .no_redirect = true};
     const struct cci_http_request post = {.method = "POST", .url = "https://a/", .body = "x", .body_size = 1};
     begin(texts, 1);
@@ -542,7 +545,8 @@ static void test_redirect_not_followed(void)
 
 static void test_arguments(void)
 {
-    static const char *const urls[] = {"http://registry.example/", "https://u:p@a/", "a", "ftp://a/", "https://a/\r\nX: y"};
+    static const char *const urls[] = {"http://registry.example/", "https://u:p@a/", "a", "ftp://a/",
+                                       "https://a/\r\nX: y"};
     const struct cci_http_field bad[][1] = {{{"X", "a\r\nY: b"}}, {{"X y", "a"}}, {{"", "a"}}, {{"X:", "a"}}};
     begin(NULL, 0);
     for (size_t i = 0; i < CCI_COUNT(urls); i++)
@@ -578,14 +582,15 @@ static void begin_proxied(const char *const *texts, size_t n, const char *proxy)
 
 static void test_proxy_tunnel(void)
 {
-    static const char *const texts[] = {"HTTP/1.1 200 Connected\r\nTransfer-Encoding: chunked\r\n\r\n\1" OK_HELLO "\1" OK_HELLO};
+    static const char *const texts[] = {"HTTP/1.1 200 Connected\r\nTransfer-Encoding: chunked\r\n\r\n\1" OK_HELLO
+                                        "\1" OK_HELLO};
     const struct cci_http_request req = {.url = "https://a.example/x", .authorization = "Basic QQ=="};
     begin_proxied(texts, 1, "http://me:pw@proxy:3128");
     CHECK_OK(ask(&req), c.err);
     CHECK_OK(body(), c.err);
     CHECK_EQ_STR(said(), "[dial proxy 3128]CONNECT a.example:443 HTTP/1.1\r\nHost: a.example:443\r\n"
-                         "Proxy-Authorization: Basic bWU6cHc=\r\n\r\n[tls a.example]" GET("/x", "a.example")
-                         "Authorization: Basic QQ==\r\n\r\n");
+                         "Proxy-Authorization: Basic bWU6cHc=\r\n\r\n[tls a.example]" GET(
+                             "/x", "a.example") "Authorization: Basic QQ==\r\n\r\n");
     CHECK_OK(get("https://a.example/y"), c.err); /* through the same tunnel */
     CHECK_EQ_INT(c.script.dials, 1);
     end();
@@ -617,7 +622,8 @@ static void test_proxy_plain(void)
     static const char *const texts[] = {OK_HELLO "\1HTTP/1.1 407 Who\r\nContent-Length: 0\r\n\r\n", OK_HELLO, OK_HELLO};
     begin_proxied(texts, 3, "http://me:pw@proxy:3128");
     CHECK_OK(get("http://a.example:8080/x?y"), c.err);
-    CHECK(strstr(said(), "[dial proxy 3128]GET http://a.example:8080/x?y HTTP/1.1\r\nHost: a.example:8080\r\n") == said());
+    CHECK(strstr(said(), "[dial proxy 3128]GET http://a.example:8080/x?y HTTP/1.1\r\nHost: a.example:8080\r\n") ==
+          said());
     CHECK(strstr(said(), "\r\nProxy-Authorization: Basic bWU6cHc=\r\n\r\n") != NULL);
     CHECK_EQ_INT(get("http://a.example:8080/x"), CC_ERR_NETWORK);
     CHECK(strstr(c.err.message, "refuses this user and password") != NULL);
@@ -823,8 +829,11 @@ static cc_error_code everything(cc_error *err)
     struct script script = {.texts = texts, .count = 2};
     const struct cci_http_options opts = {.dialer = {script_dial, &script}, .ca_file = "x.pem"};
     const struct cci_http_field field = {"Accept", "x"};
-    const struct cci_http_request req = {
-        .url = "https://a.example/x", .fields = &field, .field_count = 1, .authorization = "Basic QQ==", .range_from = 5};
+    const struct cci_http_request req = {.url = "https://a.example/x",
+                                         .fields = &field,
+                                         .field_count = 1,
+                                         .authorization = "Basic QQ==",
+                                         .range_from = 5};
     struct cci_http *http = NULL;
     struct cci_http_response *r = NULL;
     struct cci_buf out = {0};

@@ -53,14 +53,17 @@ static void test_bad(void)
         const char *text, *want;
     } cases[] = {
         {"\n-----BEGIN CERTIFICATE-----\nYWJj\n", "file, line 3: the text ends within a block"},
-        {"-----BEGIN CERTIFICATE-----\nYW!j\n-----END CERTIFICATE-----\n", "file, line 2: a character that is not base64"},
+        {"-----BEGIN CERTIFICATE-----\nYW!j\n-----END CERTIFICATE-----\n",
+         "file, line 2: a character that is not base64"},
         {"-----BEGIN CERTIFICATE-----\nYWJjZ\n-----END CERTIFICATE-----\n",
          "file, line 3: the block ends within a group of base64 digits"},
-        {"-----BEGIN CERTIFICATE-----\nYQ==YQ==\n-----END CERTIFICATE-----\n", "file, line 2: padding in the wrong place"},
+        {"-----BEGIN CERTIFICATE-----\nYQ==YQ==\n-----END CERTIFICATE-----\n",
+         "file, line 2: padding in the wrong place"},
         {"-----BEGIN CERTIFICATE-----\nY===\n-----END CERTIFICATE-----\n", "file, line 2: padding in the wrong place"},
         {"-----BEGIN CERTIFICATE-----\nYQ=j\n-----END CERTIFICATE-----\n", "file, line 2: padding in the wrong place"},
         {"-----BEGIN CERTIFICATE-----\nYWJj\n-----END OTHER-----\n", "file, line 3: this END belongs to another BEGIN"},
-        {"-----BEGIN CERTIFICATE-----\nYWJj\n-----BEGIN CERTIFICATE-----\n", "file, line 3: a character that is not base64"},
+        {"-----BEGIN CERTIFICATE-----\nYWJj\n-----BEGIN CERTIFICATE-----\n",
+         "file, line 3: a character that is not base64"},
     };
     for (size_t i = 0; i < CCI_COUNT(cases); i++) {
         struct cci_buf all = {NULL, 0, 0, false};

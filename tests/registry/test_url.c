@@ -37,11 +37,30 @@ static void test_parse(void)
 
 static void test_parse_refuses(void)
 {
-    static const char *const bad[] = {
-        "", "registry.example/x", "ftp://a/", "https:/a", "https://", "https:///x", "https://a:0/", "https://a:65536/",
-        "https://a:123456/", "https://a:1x/", "https://a b/", "https://a/b c", "https://a/\r\nHost: evil",
-        "https://a/\tb", "https://a\x7f/", "https://[::1/", "https://[::1]x/", "https://[1]/", "https://[::1%25eth0]/",
-        "https://.a/", "https://\xc3\xa4/", "https://u\r\n@a/", "https://a%00b/", "javascript:alert(1)"};
+    static const char *const bad[] = {"",
+                                      "registry.example/x",
+                                      "ftp://a/",
+                                      "https:/a",
+                                      "https://",
+                                      "https:///x",
+                                      "https://a:0/",
+                                      "https://a:65536/",
+                                      "https://a:123456/",
+                                      "https://a:1x/",
+                                      "https://a b/",
+                                      "https://a/b c",
+                                      "https://a/\r\nHost: evil",
+                                      "https://a/\tb",
+                                      "https://a\x7f/",
+                                      "https://[::1/",
+                                      "https://[::1]x/",
+                                      "https://[1]/",
+                                      "https://[::1%25eth0]/",
+                                      "https://.a/",
+                                      "https://\xc3\xa4/",
+                                      "https://u\r\n@a/",
+                                      "https://a%00b/",
+                                      "javascript:alert(1)"};
     char *text = malloc(CCI_URL_MAX + 100);
     for (size_t i = 0; i < CCI_COUNT(bad); i++) {
         CHECK_EQ_STR(apart(bad[i]), "error 2");
@@ -94,18 +113,39 @@ static void is_resolved(const char *base_text, const char *reference, const char
 static void test_resolve(void)
 {
     static const char base[] = "http://a/b/c/d;p?q";
-    static const char *const cases[][2] = {
-        {"g", "http://a/b/c/g"},           {"./g", "http://a/b/c/g"},        {"g/", "http://a/b/c/g/"},
-        {"/g", "http://a/g"},              {"//g", "http://g/"},             {"?y", "http://a/b/c/d;p?y"},
-        {"g?y", "http://a/b/c/g?y"},       {"#s", "http://a/b/c/d;p?q"},     {"g#s", "http://a/b/c/g"},
-        {"g?y#s", "http://a/b/c/g?y"},     {";x", "http://a/b/c/;x"},        {"", "http://a/b/c/d;p?q"},
-        {".", "http://a/b/c/"},            {"./", "http://a/b/c/"},          {"..", "http://a/b/"},
-        {"../", "http://a/b/"},            {"../g", "http://a/b/g"},         {"../..", "http://a/"},
-        {"../../g", "http://a/g"},         {"../../../g", "http://a/g"},     {"/./g", "http://a/g"},
-        {"/../g", "http://a/g"},           {"g.", "http://a/b/c/g."},        {"..g", "http://a/b/c/..g"},
-        {"./../g", "http://a/b/g"},        {"./g/.", "http://a/b/c/g/"},     {"g/./h", "http://a/b/c/g/h"},
-        {"g/../h", "http://a/b/c/h"},      {"g;x=1/../y", "http://a/b/c/y"}, {"g?y/../x", "http://a/b/c/g?y/../x"},
-        {"https://b:44/x", "https://b:44/x"}, {"//b:44/x", "http://b:44/x"}, {"//[::1]:44", "http://[::1]:44/"}};
+    static const char *const cases[][2] = {{"g", "http://a/b/c/g"},
+                                           {"./g", "http://a/b/c/g"},
+                                           {"g/", "http://a/b/c/g/"},
+                                           {"/g", "http://a/g"},
+                                           {"//g", "http://g/"},
+                                           {"?y", "http://a/b/c/d;p?y"},
+                                           {"g?y", "http://a/b/c/g?y"},
+                                           {"#s", "http://a/b/c/d;p?q"},
+                                           {"g#s", "http://a/b/c/g"},
+                                           {"g?y#s", "http://a/b/c/g?y"},
+                                           {";x", "http://a/b/c/;x"},
+                                           {"", "http://a/b/c/d;p?q"},
+                                           {".", "http://a/b/c/"},
+                                           {"./", "http://a/b/c/"},
+                                           {"..", "http://a/b/"},
+                                           {"../", "http://a/b/"},
+                                           {"../g", "http://a/b/g"},
+                                           {"../..", "http://a/"},
+                                           {"../../g", "http://a/g"},
+                                           {"../../../g", "http://a/g"},
+                                           {"/./g", "http://a/g"},
+                                           {"/../g", "http://a/g"},
+                                           {"g.", "http://a/b/c/g."},
+                                           {"..g", "http://a/b/c/..g"},
+                                           {"./../g", "http://a/b/g"},
+                                           {"./g/.", "http://a/b/c/g/"},
+                                           {"g/./h", "http://a/b/c/g/h"},
+                                           {"g/../h", "http://a/b/c/h"},
+                                           {"g;x=1/../y", "http://a/b/c/y"},
+                                           {"g?y/../x", "http://a/b/c/g?y/../x"},
+                                           {"https://b:44/x", "https://b:44/x"},
+                                           {"//b:44/x", "http://b:44/x"},
+                                           {"//[::1]:44", "http://[::1]:44/"}};
     for (size_t i = 0; i < CCI_COUNT(cases); i++)
         is_resolved(base, cases[i][0], cases[i][1]);
     is_resolved("https://a:5000/v2/x", "/v2/y?z", "https://a:5000/v2/y?z");
@@ -120,8 +160,9 @@ static void test_resolve(void)
 static void test_loopback(void)
 {
     static const char *const here[] = {"localhost", "x.localhost", "127.0.0.1", "127.255.0.9", "::1"};
-    static const char *const there[] = {"localhost.example", "127.0.0.1.example", "127.1", "0127.0.0.1", "128.0.0.1",
-                                        "127.0.0.256", "xlocalhost", "127.0.0.1.", "1270.0.0.1", "::2", ""};
+    static const char *const there[] = {
+        "localhost.example", "127.0.0.1.example", "127.1",      "0127.0.0.1", "128.0.0.1", "127.0.0.256",
+        "xlocalhost",        "127.0.0.1.",        "1270.0.0.1", "::2",        ""};
     for (size_t i = 0; i < CCI_COUNT(here); i++)
         CHECK(cci_url_is_loopback(here[i]));
     for (size_t i = 0; i < CCI_COUNT(there); i++)
@@ -235,9 +276,14 @@ static void test_proxy_environment(void)
 
 static void test_base64(void)
 {
-    static const char *const cases[][2] = {{"", ""},         {"f", "Zg=="},         {"fo", "Zm8="},
-                                           {"foo", "Zm9v"},  {"foob", "Zm9vYg=="},  {"fooba", "Zm9vYmE="},
-                                           {"foobar", "Zm9vYmFy"}, {"\xff\xef\xbe", "/+++"}};
+    static const char *const cases[][2] = {{"", ""},
+                                           {"f", "Zg=="},
+                                           {"fo", "Zm8="},
+                                           {"foo", "Zm9v"},
+                                           {"foob", "Zm9vYg=="},
+                                           {"fooba", "Zm9vYmE="},
+                                           {"foobar", "Zm9vYmFy"},
+                                           {"\xff\xef\xbe", "/+++"}};
     for (size_t i = 0; i < CCI_COUNT(cases); i++) {
         char *text = cci_base64_encode(cases[i][0], strlen(cases[i][0]));
         CHECK_EQ_STR(text, cases[i][1]);

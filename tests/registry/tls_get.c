@@ -3,7 +3,8 @@
  *
  *   tls_get HOST PORT CA|- [--name NAME] [--deadline MS] [--cancel MS] [--plain]
  *
- * HOST is connected to, NAME (else HOST) is what the certificate must be for. Prints "CODE ERRNO BYTES SECONDS MESSAGE".
+ * HOST is connected to, NAME (else HOST) is what the certificate must be for. Prints "CODE ERRNO BYTES SECONDS
+ * MESSAGE".
  * --cancel fires a token after so many milliseconds, from another thread. --plain leaves TLS out.
  */
 #include "../../src/registry/tls.h"
@@ -44,7 +45,8 @@ static cc_error_code get(const char *host, uint16_t port, const char *name, cons
             net = NULL;
     }
     if (!code)
-        code = tls ? cci_tls_write(tls, "hello\n", 6, &done, wait, err) : cci_net_write(net, "hello\n", 6, &done, wait, err);
+        code = tls ? cci_tls_write(tls, "hello\n", 6, &done, wait, err)
+                   : cci_net_write(net, "hello\n", 6, &done, wait, err);
     for (done = 1; !code && done; *bytes += done)
         code = tls ? cci_tls_read(tls, buf, sizeof(buf), &done, wait, err)
                    : cci_net_read(net, buf, sizeof(buf), &done, wait, err);

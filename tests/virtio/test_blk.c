@@ -714,8 +714,8 @@ static void *opener_thread(void *arg)
     return NULL;
 }
 
-/* Requests as large as a chain can make them, out of little RAM: the thread that serves the queue leaves them to others,
- * and a reset does not wait until their gigabytes have been moved. */
+/* Requests as large as a chain can make them, out of little RAM: the thread that serves the queue leaves them to
+ * others, and a reset does not wait until their gigabytes have been moved. */
 static void large_requests(uint32_t type, bool destroy)
 {
     struct fixture f;

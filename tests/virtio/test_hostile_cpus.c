@@ -2,8 +2,8 @@
 // @sanitize thread
 // @timeout 60
 /*
- * Several CPUs of a guest that write any register of a device at the same time, resets and queues going on and off among
- * them, while the I/O thread and the pool serve what that leads to. Nothing may hang, and the device has to work
+ * Several CPUs of a guest that write any register of a device at the same time, resets and queues going on and off
+ * among them, while the I/O thread and the pool serve what that leads to. Nothing may hang, and the device has to work
  * afterwards. The rings are laid out once and hold valid requests, so that there is always something in flight.
  */
 #define _GNU_SOURCE

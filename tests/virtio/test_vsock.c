@@ -888,7 +888,7 @@ static void open_all(struct cci_stream *s[5])
         vg_send(&g, 9, 99, CCI_VSOCK_RW, 0, NULL, 0); /* no buffers are left from here on */
     vg_send(&g, 7, HOST1 + 2, CCI_VSOCK_SHUTDOWN, 3, NULL, 0);
     cci_stream_close(closed); /* its SHUTDOWN under way */
-    s[4] = dial(7); /* the guest has not heard of it */
+    s[4] = dial(7);           /* the guest has not heard of it */
     CHECK(v.conns == 6);
     for (int i = 0; i < 5; i++)
         cci_stream_watch(s[i], on_change, NULL);

@@ -31,14 +31,14 @@ struct machine {
     struct cci_monitor monitor; /* guards what follows */
     cci_fd irq;                 /* wakes the guest */
     bool stop;
-    bool deaf;                  /* the guest answers nothing */
-    unsigned opens;             /* connections that the guest is to open to port 1022 */
-    bool reset;                 /* the guest's driver is to start anew */
-    uint64_t guest_sends;       /* bytes on each connection */
+    bool deaf;            /* the guest answers nothing */
+    unsigned opens;       /* connections that the guest is to open to port 1022 */
+    bool reset;           /* the guest's driver is to start anew */
+    uint64_t guest_sends; /* bytes on each connection */
     unsigned guest_failures;
-    unsigned guest_finished;    /* connections whose both directions came to their end */
-    bool flooding;              /* a test of that: replies are only counted */
-    unsigned floods;            /* packets to be sent that belong to no connection */
+    unsigned guest_finished; /* connections whose both directions came to their end */
+    bool flooding;           /* a test of that: replies are only counted */
+    unsigned floods;         /* packets to be sent that belong to no connection */
     unsigned flood_answers;
 };
 
@@ -201,7 +201,8 @@ static void power_off(void)
     CHECK_EQ_INT(m.guest_failures, 0);
 }
 
-/* ---- A user of one connection: one thread writes, one reads -------------------------------------------------------- */
+/* ---- A user of one connection: one thread writes, one reads --------------------------------------------------------
+ */
 
 struct user {
     struct cci_stream_io io;
@@ -288,7 +289,8 @@ static void test_bulk(void)
         CHECK_EQ_INT(m.g.conn[i].received, BULK / 2);
 }
 
-/* ---- Many ------------------------------------------------------------------------------------------------------------ */
+/* ---- Many
+ * ------------------------------------------------------------------------------------------------------------ */
 
 #define MANY 500u
 #define EACH 3000u
@@ -400,7 +402,8 @@ static void test_many(void)
     CHECK_EQ_INT(served, MANY);
 }
 
-/* ---- Ends ---------------------------------------------------------------------------------------------------------------- */
+/* ---- Ends
+ * ---------------------------------------------------------------------------------------------------------------- */
 
 struct blocked {
     struct cci_thread thread;
@@ -578,7 +581,8 @@ static void test_flood(void)
     power_off();
 }
 
-/* ---- Calls that are over when they should be ------------------------------------------------------------------------------ */
+/* ---- Calls that are over when they should be
+ * ------------------------------------------------------------------------------ */
 
 static void touch(void *ctx, struct cci_stream *s)
 {

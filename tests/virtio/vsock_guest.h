@@ -35,7 +35,7 @@ struct vg_conn {
     uint64_t received, sent; /* the same without wrapping */
     bool done, closed;       /* for the test: said that it sends no more; closed */
     uint32_t in_seed, out_seed;
-    bool corrupt, overrun;  /* a byte was not as it should be; the host ignored our credit */
+    bool corrupt, overrun; /* a byte was not as it should be; the host ignored our credit */
 };
 
 struct vg {
@@ -49,11 +49,11 @@ struct vg {
     unsigned tx_free[VG_TX_SLOTS], tx_free_count;
     unsigned tx_slot_of[CCI_VQ_MAX]; /* by head */
     uint64_t event_buf;
-    bool keep;                   /* do not post receive buffers again */
+    bool keep; /* do not post receive buffers again */
     uint32_t first_count;
     struct vg_conn conn[VG_CONNS];
     unsigned conns;
-    struct vg_packet p;          /* the last one received */
+    struct vg_packet p; /* the last one received */
 };
 
 /* ---- Pattern ---------------------------------------------------------------------------------------------- */
@@ -159,13 +159,14 @@ static void vg_send_header(struct vg *g, const struct cci_vsock_header *h, const
 
 static struct cci_vsock_header vg_header(uint32_t guest_port, uint32_t host_port, uint16_t op)
 {
-    struct cci_vsock_header h = {CCI_VSOCK_CID_GUEST, CCI_VSOCK_CID_HOST, guest_port, host_port, 0, 1, op, 0, 262144, 0};
+    struct cci_vsock_header h = {
+        CCI_VSOCK_CID_GUEST, CCI_VSOCK_CID_HOST, guest_port, host_port, 0, 1, op, 0, 262144, 0};
     return h;
 }
 
 /* A packet with a window of 256 KiB and nothing read. */
-static void vg_send(struct vg *g, uint32_t guest_port, uint32_t host_port, uint16_t op, uint32_t flags, const void *data,
-                    uint32_t n)
+static void vg_send(struct vg *g, uint32_t guest_port, uint32_t host_port, uint16_t op, uint32_t flags,
+                    const void *data, uint32_t n)
 {
     struct cci_vsock_header h = vg_header(guest_port, host_port, op);
     h.flags = flags;

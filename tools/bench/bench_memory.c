@@ -1,8 +1,8 @@
 /*
  * bench_memory IMAGE.tar KERNEL: memory of this process with a guest running in it, less the guest's own RAM.
  *
- * Private_Dirty of every mapping, in kB: before the start, and with an instance that has run a command and answered. The
- * guest's RAM is the mapping of at least 128 MiB of which anything is dirty; what it has touched is told apart.
+ * Private_Dirty of every mapping, in kB: before the start, and with an instance that has run a command and answered.
+ * The guest's RAM is the mapping of at least 128 MiB of which anything is dirty; what it has touched is told apart.
  */
 #define _GNU_SOURCE
 #define CC_IMPLEMENTATION

@@ -9,9 +9,10 @@
  *     agent    to the return of cc_instance_new: mounts, handshake, configuration
  *     exec     one `/bin/busybox echo hello`, which QEMU's guest runs as well
  *
- * Two instances are started, one after the other was closed: the second finds the store and the kernel's files in memory
- * and the process's memory mapped. In `tools/rig --icount` a tick is one instruction (see the rig), and the figures
- * repeat to the last digit. Nothing in the product knows of this: the backend's table and one call are wrapped here.
+ * Two instances are started, one after the other was closed: the second finds the store and the kernel's files in
+ * memory and the process's memory mapped. In `tools/rig --icount` a tick is one instruction (see the rig), and the
+ * figures repeat to the last digit. Nothing in the product knows of this: the backend's table and one call are wrapped
+ * here.
  *
  * With -v the guest's exits are listed, by part and by address.
  */
@@ -126,7 +127,8 @@ static void start(cc_instance_source image, const char *kernel, const char *name
     }
     printf("%s total=%.6f", name, (double)(measured.ended[EXEC] - measured.began) / 1e6);
     for (int p = 0; p < PARTS; p++)
-        printf(" %s=%.6f", part_name[p], (double)(measured.ended[p] - (p ? measured.ended[p - 1] : measured.began)) / 1e6);
+        printf(" %s=%.6f", part_name[p],
+               (double)(measured.ended[p] - (p ? measured.ended[p - 1] : measured.began)) / 1e6);
     printf(" exits=%u+%u+%u\n", measured.exits[KERNEL], measured.exits[AGENT], measured.exits[EXEC]);
     if (verbose)
         print_exits();

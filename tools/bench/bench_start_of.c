@@ -1,6 +1,6 @@
 /*
- * bench_start_of COMMAND...: ticks of the time-stamp counter from starting the command to "hello\n" in its output, twice.
- * For a peer that is a program; see bench_start.c.
+ * bench_start_of COMMAND...: ticks of the time-stamp counter from starting the command to "hello\n" in its output,
+ * twice. For a peer that is a program; see bench_start.c.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>

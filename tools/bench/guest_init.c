@@ -3,8 +3,8 @@
  *
  *     init            writes to port 0xf4 (naive_loader waits for that) and stops
  *     init DEVICE     mounts /dev/vda read-only, runs `/bin/busybox echo hello` in it with DEVICE (of /dev) as its
- *                     standard output, and resets the machine. This is less than our agent does for the same output: no scratch
- *                     disk and overlay, no /proc and /sys, no connection to the host.
+ *                     standard output, and resets the machine. This is less than our agent does for the same output: no
+ * scratch disk and overlay, no /proc and /sys, no connection to the host.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>

@@ -1,8 +1,8 @@
 /*
  * naive_loader KERNEL INITRAMFS [COMMAND LINE]: the least that boots a kernel to its first program.
  *
- * A floor for bench_start: guest RAM on 2 MiB pages, an ELF kernel by its PVH entry, an uncompressed initramfs, one CPU,
- * interrupt controllers in KVM; no devices, no ACPI, no threads, no errors handled. The initramfs' /init writes to
+ * A floor for bench_start: guest RAM on 2 MiB pages, an ELF kernel by its PVH entry, an uncompressed initramfs, one
+ * CPU, interrupt controllers in KVM; no devices, no ACPI, no threads, no errors handled. The initramfs' /init writes to
  * port 0xf4. Like bench_start it counts from before the first call to that write, and does all of it twice; a VM that
  * is kept open spares both the switching on of the processor's virtualisation, as cc_supports_hypervisor's does there.
  */
@@ -120,7 +120,8 @@ static uint64_t boot(int kvm, char **argv)
             exit(1);
         }
         if (run->exit_reason == KVM_EXIT_IO && !run->io.direction)
-            memset((uint8_t *)run + run->io.data_offset, run->io.port == 0x71 ? 0 : 0xff, run->io.size); /* nobody there */
+            memset((uint8_t *)run + run->io.data_offset, run->io.port == 0x71 ? 0 : 0xff,
+                   run->io.size); /* nobody there */
         exits++;
     } while (run->exit_reason != KVM_EXIT_IO || run->io.port != PORT);
     uint64_t ticks = __rdtsc() - began;
