@@ -88,7 +88,7 @@ typedef uint64_t cc_handle;
 
 #define CC_INVALID_HANDLE 0
 
-typedef cc_handle cc_oci_client;      /* an image cache and, later, its registry connections */
+typedef cc_handle cc_oci_client;      /* an image cache, and the way to registries */
 typedef cc_handle cc_instance_source; /* an image that instances can be made from */
 typedef cc_handle cc_instance;        /* a virtual machine */
 typedef cc_handle cc_cmd;             /* a command to run in an instance */

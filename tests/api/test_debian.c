@@ -9,23 +9,14 @@
 #define CC_IMPLEMENTATION
 #include "cc.h"
 
-#include "../check.h"
+#include "guest_sh.h"
 
 static cc_error err;
 static cc_instance vm;
 
 static const char *sh(const char *script)
 {
-    static char text[4000];
-    const char *args[] = {"-c", script, NULL};
-    uint8_t *out;
-    size_t len;
-    cc_cmd cmd;
-    CHECK_OK(cc_cmd_new(vm, "sh", args, &cmd, &err), err);
-    CHECK_OK(cc_cmd_combined_output(cmd, &out, &len, NULL, &err), err);
-    (void)snprintf(text, sizeof(text), "%.*s", (int)len, (const char *)out);
-    cc_free_bytes(out);
-    return text;
+    return guest_sh(vm, script, NULL);
 }
 
 static void test_boot(void)

@@ -18,29 +18,13 @@
 #include <sched.h>
 #include <unistd.h>
 
-#include "../check.h"
+#include "guest_sh.h"
 
 static cc_oci_client client;
 static cc_instance_source source;
 static cc_instance vm;
 static cc_error err;
 static int code;
-
-/* Runs `sh -c script` and gives what it printed, in a buffer that the next call reuses. */
-static const char *sh_in(cc_instance inst, const char *script)
-{
-    static char text[20000];
-    const char *args[] = {"-c", script, NULL};
-    uint8_t *out;
-    size_t len;
-    cc_cmd cmd;
-    CHECK_OK(cc_cmd_new(inst, "sh", args, &cmd, &err), err);
-    CHECK_OK(cc_cmd_combined_output(cmd, &out, &len, &code, &err), err);
-    (void)snprintf(text, sizeof(text), "%.*s", (int)len, (const char *)out);
-    cc_free_bytes(out);
-    cc_cmd_free(cmd);
-    return text;
-}
 
 /* The call gave this code; what the error says was looked at, or does not matter. */
 static void failed(int got, int want)
@@ -51,7 +35,7 @@ static void failed(int got, int want)
 
 static const char *sh(const char *script)
 {
-    return sh_in(vm, script);
+    return guest_sh(vm, script, &code);
 }
 
 static void test_boot(void)
