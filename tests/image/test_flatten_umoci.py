@@ -34,53 +34,25 @@ def check(name, ok, note=""):
     print(("ok " if ok else "not ok ") + name + (f"  # {note}" if not ok else "").replace("\n", " | "), flush=True)
 
 
-def run(*command):
-    r = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False)
-    if r.returncode:
-        raise RuntimeError(f"{command[0]} gave {r.returncode}: {r.stdout}{r.stderr}")
-    return r.stdout
-
-
 class Reader:
     """Both ways from an OCI layout to a tree."""
 
     def __init__(self, base):
         self.base, self.store = base, os.path.join(base, "store")
-        for name in ("load_tar", "flatten"):
-            run(*os.environ.get("CC", "cc").split(), "-std=c11", "-O1", "-g", "-Wno-unused-function",
-                "-fsanitize=address,undefined", "-fno-sanitize-recover=all",
-                os.path.join(ROOT, "tests/image", name + ".c"), "-o", os.path.join(base, name), "-lpthread")
+        self.load, self.flatten = trees.tool("load_tar", base), trees.tool("flatten", base)
         os.environ["QUIET"] = "1"
 
     def ours(self, tar):
         """The tree, or None and the error when the image is refused."""
         shutil.rmtree(self.store, ignore_errors=True)
-        r = subprocess.run([self.base + "/load_tar", self.store, tar], capture_output=True, text=True, errors="replace",
-                           check=False)
+        r = subprocess.run([self.load, self.store, tar], capture_output=True, text=True, errors="replace", check=False)
         if r.returncode:
             return None, r.stdout + r.stderr
-        disk, mount = self.base + "/disk", self.base + "/mnt"
-        run(self.base + "/flatten", self.store, disk, *re.findall(r"^layer sha256:(\w+)", r.stdout, re.M))
-        run("e2fsck", "-fn", disk)
-        os.makedirs(mount, exist_ok=True)
-        run("mount", "-o", "loop,ro", disk, mount)
-        try:
-            return trees.unpacked(os.fsencode(mount))
-        finally:
-            run("umount", mount)
-
-    def umoci(self, layout):
-        bundle = self.base + "/bundle"
-        shutil.rmtree(bundle, ignore_errors=True)
-        r = subprocess.run(["umoci", "unpack", "--image", layout + ":latest", bundle], capture_output=True,
-                           text=True, errors="replace", check=False)
-        if r.returncode:
-            return None, r.stderr
-        return trees.unpacked(os.fsencode(bundle + "/rootfs"))
+        return trees.flattened(self.flatten, self.store, re.findall(r"^layer sha256:(\w+)", r.stdout, re.M), self.base)
 
     def differences(self, layout, tar, implied=False):
         ours, our_links = self.ours(tar)
-        theirs, their_links = self.umoci(layout)
+        theirs, their_links = trees.by_umoci(layout + ":latest", self.base)
         if not ours or not theirs:
             return [] if ours is theirs else [f"ours: {our_links if not ours else 'loads'}, "
                                               f"umoci: {their_links if not theirs else 'unpacks'}"]
@@ -92,7 +64,7 @@ class Reader:
 
 def matrix(reader, base):
     folder = os.path.join(base, "matrix")
-    run(os.path.join(ROOT, "tools/mkimage"), "matrix", folder)
+    trees.checked(os.path.join(ROOT, "tools/mkimage"), "matrix", folder)
     with open(os.path.join(folder, "good", "list"), encoding="utf-8") as f:
         names = [line.split("\t")[0] for line in f if line.rstrip().endswith("\tumoci")]
     for name in names:

@@ -4,9 +4,10 @@
  *     pull STORE REFERENCE
  *
  * In the environment: POLICY (always, never), ARCH, USERNAME, PASSWORD, CA_FILE, ALLOW_HTTP, TIMEOUT (seconds),
- * CANCEL_AT (bytes after which the token is cancelled), KILL_AT (bytes after which this process kills itself).
- * Prints the configuration's architecture and environment, a line for each call of the progress function with PROGRESS
- * set, a summary of them, and the error if there is one; the exit code is the error's.
+ * CANCEL_AT (bytes after which the token is cancelled), KILL_AT (bytes after which this process kills itself), EXPORT
+ * (a directory that the image is exported to). Prints the configuration's architecture and environment, a line for each
+ * call of the progress function with PROGRESS set, a summary of them, and the error if there is one; the exit code is
+ * the error's.
  */
 #define CC_IMPLEMENTATION
 #include <signal.h>
@@ -78,6 +79,8 @@ int main(int argc, char **argv)
     if (!code)
         code = cc_oci_client_pull(client, argv[2], &opts, on_progress, &w, &source, &err);
     uint64_t now = cci_os_now();
+    if (!code && getenv("EXPORT"))
+        code = cc_oci_client_export_dir(client, source, getenv("EXPORT"), &err);
     if (!code)
         code = cc_source_get_config(source, &config, &err);
     if (config) {
