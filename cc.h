@@ -355,6 +355,8 @@ typedef struct {
     uint64_t size;          /* bytes that its layers take on disk; images that share a layer each count it */
     int64_t last_used_unix; /* when it was got or last opened by this reference; seconds since 1970 */
     bool complete;          /* false: something of it is missing from the cache */
+    char *ref_digest;       /* what the registry has by that reference, which `docker pull` prints: the digest of the
+                               index when there is one, else of the manifest */
 } cc_image_info;
 
 /* The images in the cache, sorted by reference, as an array of *count; free it with cc_image_info_free. */
@@ -398,7 +400,11 @@ typedef struct {
     size_t entrypoint_count;
     char **cmd;
     size_t cmd_count;
-    char *user; /* "" when the image names none: root */
+    char *user;   /* "" when the image names none: root */
+    char **names; /* references in full, "docker.io/library/alpine:3.20": the one it was pulled by, or those in the file
+                     that it was loaded from; none when that has none */
+    size_t names_count;
+    char *id; /* digest of the configuration itself, "sha256:..." */
 } cc_image_config;
 
 /* A copy of the image's configuration; free it with cc_image_config_free. */

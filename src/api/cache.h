@@ -49,6 +49,7 @@ CC_API void cc_image_info_free(cc_image_info *images, size_t count)
         cci_mem_free(images[i].platform);
         cci_mem_free(images[i].digest);
         cci_mem_free(images[i].id);
+        cci_mem_free(images[i].ref_digest);
     }
     cci_mem_free(images);
 }
@@ -62,7 +63,8 @@ static bool cci_cache_copy_info(const struct cci_cache_image *from, cc_image_inf
     to->size = from->size;
     to->last_used_unix = from->ref.used_ns / 1000000000;
     to->complete = from->whole;
-    return to->reference && to->platform && to->digest && to->id;
+    to->ref_digest = cci_mem_strdup(cci_digest_spell(&from->ref.top).text);
+    return to->reference && to->platform && to->digest && to->id && to->ref_digest;
 }
 
 static cc_error_code cci_cache_list_images(const struct cci_store *store, cc_image_info **out, size_t *count,

@@ -176,15 +176,19 @@ static bool cci_source_copy_list(const struct cci_strings *from, char ***out, si
     return *out != NULL;
 }
 
-static bool cci_source_copy_config(const struct cci_image_config *from, cc_image_config *to)
+static bool cci_source_copy_config(const struct cci_image *image, cc_image_config *to)
 {
+    const struct cci_image_config *from = &image->config;
+    struct cci_digest id = cci_digest_of(image->config_text.p, image->config_text.n);
     to->architecture = cci_mem_strdup(from->platform.arch);
     to->working_dir = cci_mem_strdup(from->working_dir);
     to->user = cci_mem_strdup(from->user);
-    return to->architecture && to->working_dir && to->user &&
+    to->id = cci_mem_strdup(cci_digest_spell(&id).text);
+    return to->architecture && to->working_dir && to->user && to->id &&
            cci_source_copy_list(&from->env, &to->env, &to->env_count) &&
            cci_source_copy_list(&from->entrypoint, &to->entrypoint, &to->entrypoint_count) &&
-           cci_source_copy_list(&from->cmd, &to->cmd, &to->cmd_count);
+           cci_source_copy_list(&from->cmd, &to->cmd, &to->cmd_count) &&
+           cci_source_copy_list(&image->names, &to->names, &to->names_count);
 }
 
 CC_API void cc_image_config_free(cc_image_config *config)
@@ -194,9 +198,11 @@ CC_API void cc_image_config_free(cc_image_config *config)
     cci_mem_free(config->architecture);
     cci_mem_free(config->working_dir);
     cci_mem_free(config->user);
+    cci_mem_free(config->id);
     cc_free_string_array(config->env, config->env_count);
     cc_free_string_array(config->entrypoint, config->entrypoint_count);
     cc_free_string_array(config->cmd, config->cmd_count);
+    cc_free_string_array(config->names, config->names_count);
     cci_mem_free(config);
 }
 
@@ -209,7 +215,7 @@ CC_API cc_error_code cc_source_get_config(cc_instance_source source, cc_image_co
     cc_error_code code = out ? cci_handle_get(source, CCI_KIND_SOURCE, &o, err) : cci_api_null("out", err);
     if (code == CC_OK) {
         cc_image_config *copy = cci_mem_zalloc(1, sizeof(*copy));
-        if (copy && cci_source_copy_config(cci_image_config(((struct cci_source *)o)->image), copy)) {
+        if (copy && cci_source_copy_config(((struct cci_source *)o)->image, copy)) {
             *out = copy;
         } else {
             cc_image_config_free(copy);

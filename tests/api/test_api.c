@@ -239,6 +239,13 @@ static void test_image(void)
     CHECK(c->entrypoint_count == 0 && c->entrypoint && !c->entrypoint[0]);
     CHECK(c->cmd_count == 1 && strcmp(c->cmd[0], "sh") == 0 && !c->cmd[1]);
     CHECK(c->working_dir && c->user && !c->user[0]);
+    CHECK(c->names_count == 1 && strcmp(c->names[0], "docker.io/cc/busybox:latest") == 0 && !c->names[1]);
+    cc_image_info *list = NULL;
+    size_t count = 0;
+    CHECK_OK(cc_oci_client_list(client, &list, &count, &err), err);
+    CHECK(count == 1 && strcmp(list[0].reference, c->names[0]) == 0 && strcmp(list[0].id, c->id) == 0);
+    CHECK(count == 1 && strcmp(list[0].ref_digest, list[0].digest) == 0);
+    cc_image_info_free(list, count);
     cc_image_config_free(c);
     o.platform_arch = "riscv64";
     REFUSED(cc_oci_client_load_tar(client, IMAGE, &o, &none, &err), CC_ERR_IO);
