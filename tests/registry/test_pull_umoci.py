@@ -105,7 +105,8 @@ def links():
 
 
 def sparse():
-    """One file of more than 4 GiB, and one that is a hole, in two of the forms that umoci reads (not the old one, type S: test_tar_*.c has that)."""
+    """One file of more than 4 GiB, and one that is a hole, in two of the forms that umoci reads (the old one, type S, it
+    does not: tests/image/test_tar.py compares that with GNU tar)."""
     t = tarwrite.Tar()
     size = 4 * GIB + 12345
     pieces = [(0, b"begin" * 100), (GIB + 512, b"middle" * 999), (4 * GIB - 4096, b"around" * 2000), (size - 3, b"end")]
