@@ -467,6 +467,23 @@ CC_API cc_error_code cc_instance_wait(cc_instance inst, cc_error *err);
 /* The same under a cancel token; 0: none. */
 CC_API cc_error_code cc_instance_wait_with(cc_instance inst, cc_cancel_token cancel, cc_error *err);
 
+/*
+ * Makes a command what the instance is for: its workload, as an image's main program is docker's. It starts as one made
+ * with cc_cmd_new does (`name` NULL: cc_cmd_entrypoint), but its standard streams are the guest's console, and when its
+ * process has ended, the instance does too, whatever else still runs in it. Returns when the program runs, or with
+ * cc_cmd_start's errors when it cannot be started; then another try may be made. An instance has one workload, and
+ * takes other commands meanwhile.
+ */
+CC_API cc_error_code cc_instance_exec(cc_instance inst, const char *name, const char *const *args, cc_error *err);
+
+/* Sends a signal, by Linux's number, to the process group of the workload (kill(2)); 0 only asks whether there is one.
+ * CC_ERR_IO with sys_errno ESRCH (3) when it has ended; CC_ERR_INVALID_ARGUMENT when there never was one. */
+CC_API cc_error_code cc_instance_signal(cc_instance inst, int sig, cc_error *err);
+
+/* How the workload ended: 0 to 255 is its own code, 128 + N that signal N killed it. It is known once cc_instance_wait
+ * has returned; until then, when the instance ended otherwise, without a workload, or for a bad handle: -1. */
+CC_API int cc_instance_exit_code(cc_instance inst);
+
 /* A name for the instance, unique on this host, which is also the guest's host name; free it with cc_free_string.
  * NULL for a bad handle. */
 CC_API char *cc_instance_id(cc_instance inst);

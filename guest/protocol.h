@@ -79,6 +79,8 @@ enum cci_proto_type {
     CCI_MSG_PING = 3,
     /* u32 flags (CCI_EXEC_*), u32 inline limit (0 = CCI_PROTO_INLINE), str user, str directory,
        u32 argc, argc × str, u32 envc, envc × str "NAME=value"
+       WORKLOAD: one per boot (EBUSY after that); its standard streams are the guest's console. When it has ended the
+       host answers the reply with SHUTDOWN, since power that goes at once could take the reply along.
        reply: u32 wait status (as wait(2) gives it), u64 user µs, u64 system µs, u64 max RSS KiB,
        bytes stdout, bytes stderr (empty where a stream was announced) */
     CCI_MSG_EXEC = 4,
@@ -113,11 +115,12 @@ enum { CCI_CHANNEL_FILE = 0, CCI_CHANNEL_STDOUT = 1, CCI_CHANNEL_STDERR = 2, CCI
 
 /* Flags of EXEC. Standard input is /dev/null; so is every output that is not captured. */
 enum {
-    CCI_EXEC_STDOUT = 1,   /* capture standard output */
-    CCI_EXEC_STDERR = 2,   /* capture standard error */
-    CCI_EXEC_MERGE = 4,    /* standard error goes where standard output goes, in order */
-    CCI_EXEC_NOTIFY = 8,   /* send STARTED as soon as the program runs */
-    CCI_EXEC_MAKE_DIR = 16 /* create the directory if it is missing (an image's WorkingDir) */
+    CCI_EXEC_STDOUT = 1,    /* capture standard output */
+    CCI_EXEC_STDERR = 2,    /* capture standard error */
+    CCI_EXEC_MERGE = 4,     /* standard error goes where standard output goes, in order */
+    CCI_EXEC_NOTIFY = 8,    /* send STARTED as soon as the program runs */
+    CCI_EXEC_MAKE_DIR = 16, /* create the directory if it is missing (an image's WorkingDir) */
+    CCI_EXEC_WORKLOAD = 32  /* what the machine is for: the machine ends when it does */
 };
 
 /* ---- headers ------------------------------------------------------------------------------- */

@@ -167,6 +167,9 @@ void exec_request(uint64_t id, struct cci_proto_reader *in);
 void exec_kill(uint64_t id, uint64_t target, int sig);
 void exec_reap(void);
 void exec_kill_all(void); /* every command's process group */
+/* Signals the workload's process group; with no workload, that of every command. How many still run: 0 tells that
+   what was asked to end has ended, and signal 0 only asks. */
+unsigned exec_terminate(int sig);
 
 struct identity {
     uid_t uid;

@@ -26,6 +26,7 @@ struct exec {
     pid_t pid;
     bool exited; /* reaped; status and usage are known */
     bool replied;
+    bool workload;
     bool hold; /* several feeds are being changed: settle when all are */
     int status;
     struct rusage usage;
@@ -38,8 +39,10 @@ struct spec {
     char **argv, **env;
     const char *path; /* PATH to search */
     struct identity who;
-    int out, err; /* the child's ends of its outputs, or -1 */
+    int in, out, err; /* the child's standard streams, or -1 for /dev/null */
 };
+
+static bool has_workload; /* there is one, or was */
 
 /* How the start failed; written by the child in our memory. */
 struct failure {
@@ -106,7 +109,7 @@ static void child(const struct spec *s, volatile struct failure *failed)
     umask(022);
     if (agent.machine)
         setrlimit(RLIMIT_NOFILE, &files);
-    dup2(agent.null_fd, 0);
+    dup2(s->in >= 0 ? s->in : agent.null_fd, 0);
     dup2(s->out >= 0 ? s->out : agent.null_fd, 1);
     dup2(s->err >= 0 ? s->err : agent.null_fd, 2);
     failed->what = "chdir";
@@ -263,6 +266,17 @@ void exec_kill_all(void)
             kill(-((struct exec *)r)->pid, SIGKILL);
 }
 
+unsigned exec_terminate(int sig)
+{
+    unsigned count = 0;
+    for (struct request *r = requests; r; r = r->next) {
+        struct exec *e = (struct exec *)r;
+        if (r->detach == detach && !e->exited && (!has_workload || e->workload) && kill(-e->pid, sig) == 0)
+            count++;
+    }
+    return count;
+}
+
 /* ---- the start of a command ------------------------------------------------------------------ */
 
 /* A list of strings, NULL-terminated, with room for one more. NULL when the frame is malformed. */
@@ -311,6 +325,9 @@ static int parse(struct spec *s, struct cci_proto_reader *in, const char **what)
     *what = "no program named";
     if (!argc)
         return EINVAL;
+    *what = "the machine has its workload already";
+    if ((s->flags & CCI_EXEC_WORKLOAD) && has_workload)
+        return EBUSY;
     if (s->limit == 0 || s->limit > CCI_PROTO_INLINE)
         s->limit = CCI_PROTO_INLINE;
     s->path = env_get(s->env, "PATH");
@@ -341,6 +358,12 @@ static int open_outputs(struct spec *s, int out[2], int err[2])
         e = output_pipe(out);
     if (!e && (s->flags & (CCI_EXEC_STDERR | CCI_EXEC_MERGE)) == CCI_EXEC_STDERR)
         e = output_pipe(err);
+    if (s->flags & CCI_EXEC_WORKLOAD) {
+        /* A machine without a console has /dev/null there. */
+        if (agent.machine)
+            s->in = s->out = s->err = open("/dev/console", O_RDWR | O_CLOEXEC | O_NOCTTY);
+        return e;
+    }
     s->out = out[1];
     s->err = s->flags & CCI_EXEC_MERGE ? out[1] : err[1];
     return e;
@@ -351,6 +374,8 @@ static void begin(uint64_t id, const struct spec *s, pid_t pid, int out, int err
     struct exec *e = (struct exec *)request_new(sizeof *e, id);
     e->pid = pid;
     e->req.detach = detach;
+    e->workload = (s->flags & CCI_EXEC_WORKLOAD) != 0;
+    has_workload |= e->workload;
     if (out >= 0)
         feed_new(&e->req, CCI_CHANNEL_STDOUT, out, true, s->limit, settle);
     if (err >= 0)
@@ -375,6 +400,8 @@ static int launch(uint64_t id, struct spec *s, const char **what)
     }
     close_fd(out[1]);
     close_fd(err[1]);
+    if (s->in >= 0)
+        close(s->in);
     if (pid >= 0) {
         begin(id, s, pid, out[0], err[0]);
         return 0;
@@ -386,7 +413,7 @@ static int launch(uint64_t id, struct spec *s, const char **what)
 
 void exec_request(uint64_t id, struct cci_proto_reader *in)
 {
-    struct spec s = {.out = -1, .err = -1};
+    struct spec s = {.in = -1, .out = -1, .err = -1};
     const char *what = "";
     char *home = NULL;
     int err = parse(&s, in, &what);

@@ -5,12 +5,14 @@
 #define CCI_API_API_H
 
 #include "cache.h"
-#include "cmd.h"
+#include "cmd_run.h"
+#include "cmd_set.h"
 #include "fs.h"
 #include "host.h"
 #include "instance.h"
 #include "pull.h"
 #include "source.h"
+#include "workload.h"
 
 CC_API void cc_shutdown(void)
 {

@@ -15,6 +15,7 @@
 #ifndef CCI_API_INSTANCE_H
 #define CCI_API_INSTANCE_H
 
+#include "../control/exec.h"
 #include "lib.h"
 #include "source.h"
 #include "vm.h"
@@ -34,6 +35,8 @@ struct cci_instance {
     unsigned calls;             /* threads inside */
     bool closing;               /* no call enters any more */
     struct cci_instance_item *items;
+    bool has_workload;         /* one was started, or is being started */
+    struct cci_exec *workload; /* NULL until it runs */
 };
 
 /* ---- Entering and leaving -------------------------------------------------------------------------------- */
@@ -146,6 +149,8 @@ static void cci_instance_end(struct cci_instance *i)
     /* Another thread may be freeing one, which closes streams of the machine. */
     (void)cci_monitor_wait(&i->monitor, &forever, cci_instance_has_no_items, i, "commands to end", NULL);
     cci_monitor_unlock(&i->monitor);
+    cci_exec_free(i->workload);
+    i->workload = NULL;
     cci_vm_stop(&i->vm);
     cci_object_unref(&i->object);
 }

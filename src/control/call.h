@@ -39,20 +39,6 @@ static cc_error_code cci_call_send(struct cci_call *call, uint32_t type, cci_con
     return code;
 }
 
-/* Nothing more will come for this call. With its monitor locked. */
-static bool cci_call_is_over(void *ctx)
-{
-    const struct cci_call *call = ctx;
-    if (call->failed)
-        return true;
-    if (!call->replied)
-        return false;
-    for (unsigned i = 0; i < CCI_CHANNELS; i++)
-        if (call->sys_errno == 0 && call->collect[i] && call->collect[i]->state == CCI_COLLECT_RUNNING)
-            return false;
-    return true;
-}
-
 /* Waits until done(call) holds; `what` completes "timed out waiting for". */
 static cc_error_code cci_call_wait_for(struct cci_call *call, bool (*done)(void *ctx), const struct cci_wait *wait,
                                        const char *what, cc_error *err)

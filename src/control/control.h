@@ -62,10 +62,11 @@ struct cci_call {
     size_t limit;      /* bytes kept of each stream */
     unsigned channels; /* bit set of the streams the guest may announce */
     struct cci_monitor monitor;
-    bool started; /* STARTED came */
-    uint32_t pid; /* what it said */
-    bool to_host; /* announced streams carry bytes to us; else the caller sends them */
-    bool invited; /* the stream on which the caller sends was announced */
+    bool started;  /* STARTED came */
+    uint32_t pid;  /* what it said */
+    bool to_host;  /* announced streams carry bytes to us; else the caller sends them */
+    bool invited;  /* the stream on which the caller sends was announced */
+    bool farewell; /* the guest ends with this call: SHUTDOWN is the answer to its reply */
     bool replied;
     bool failed;   /* it never will be: the control connection is dead */
     int sys_errno; /* the reply's; result follows only when 0 */
@@ -107,10 +108,26 @@ static void cci_control_unref(struct cci_control *ctl)
     cci_mem_free(ctl);
 }
 
+/* Nothing more will come for this call. With its monitor locked. */
+static bool cci_call_is_over(void *ctx)
+{
+    const struct cci_call *call = ctx;
+    if (call->failed)
+        return true;
+    if (!call->replied)
+        return false;
+    for (unsigned i = 0; i < CCI_CHANNELS; i++)
+        if (call->sys_errno == 0 && call->collect[i] && call->collect[i]->state == CCI_COLLECT_RUNNING)
+            return false;
+    return true;
+}
+
+/* What was all here before stays good. */
 static void cci_call_fail(struct cci_call *call)
 {
     cci_monitor_lock(&call->monitor);
-    call->failed = true;
+    if (!cci_call_is_over(call))
+        call->failed = true;
     cci_cond_wake(&call->monitor.cond);
     cci_monitor_unlock(&call->monitor);
 }
@@ -253,9 +270,23 @@ static const char *cci_control_on_hello(struct cci_control *ctl, struct cci_prot
     return wrong;
 }
 
+static void cci_control_put_nothing(struct cci_proto_writer *w, const void *ctx)
+{
+    (void)w;
+    (void)ctx;
+}
+
+/* The workload's status is here: the guest may power off. One that cannot be told ends with its connection. */
+static void cci_control_dismiss(struct cci_control *ctl)
+{
+    if (!ctl->dead && cci_control_send(ctl, CCI_MSG_SHUTDOWN, ctl->next_id++, cci_control_put_nothing, NULL, NULL))
+        cci_control_lose(ctl, "out of memory as the workload ended");
+}
+
 static const char *cci_control_on_reply(struct cci_call *call, struct cci_proto_reader *in)
 {
     const char *wrong = NULL;
+    bool dismiss = false;
     size_t n;
     cci_monitor_lock(&call->monitor);
     if (!call->replied) {
@@ -267,8 +298,11 @@ static const char *cci_control_on_reply(struct cci_call *call, struct cci_proto_
         call->replied = !in->bad;
         cci_cond_wake(&call->monitor.cond);
         wrong = in->bad ? "sent a reply cut short" : NULL;
+        dismiss = !wrong && call->farewell && call->sys_errno == 0;
     }
     cci_monitor_unlock(&call->monitor);
+    if (dismiss)
+        cci_control_dismiss(call->control);
     return wrong;
 }
 

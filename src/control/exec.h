@@ -14,7 +14,7 @@
 #ifndef CCI_CONTROL_EXEC_H
 #define CCI_CONTROL_EXEC_H
 
-#include "call.h"
+#include "client.h"
 
 struct cci_exec_spec {
     const char *const *argv; /* program and arguments; a program without "/" is searched in the PATH of env */
@@ -28,6 +28,7 @@ struct cci_exec_spec {
     bool stderr_wanted; /* the same of standard error */
     bool merge;         /* standard error goes where standard output goes, in order */
     bool notify;        /* cci_exec_started will be called */
+    bool workload;      /* the guest ends when this has; its standard streams are the guest's console */
     size_t limit;       /* most bytes kept of each output; 0 = CCI_CONTROL_LIMIT */
 };
 
@@ -56,6 +57,7 @@ static void cci_exec_put(struct cci_proto_writer *w, const void *ctx)
     flags |= s->stderr_wanted ? CCI_EXEC_STDERR : 0u;
     flags |= s->merge ? CCI_EXEC_MERGE : 0u;
     flags |= s->notify ? CCI_EXEC_NOTIFY : 0u;
+    flags |= s->workload ? CCI_EXEC_WORKLOAD : 0u;
     flags |= s->make_dir ? CCI_EXEC_MAKE_DIR : 0u;
     cci_proto_put32(w, flags);
     cci_proto_put32(w, 0); /* the usual inline limit */
@@ -87,6 +89,7 @@ static cc_error_code cci_exec_begin(struct cci_control *ctl, const struct cci_ex
         return cci_fail_nomem(err);
     cci_call_begin(&e->call, ctl);
     e->call.to_host = true;
+    e->call.farewell = s->workload;
     e->call.channels = (s->stdout_wanted ? 1u << CCI_CHANNEL_STDOUT : 0u) |
                        (s->stderr_wanted && !s->merge ? 1u << CCI_CHANNEL_STDERR : 0u);
     if (s->limit)
@@ -124,7 +127,10 @@ static cc_error_code cci_exec_started(struct cci_exec *e, const struct cci_wait 
 {
     cc_error_code code =
         cci_call_wait_for(&e->call, cci_exec_has_started, wait, "a command to start in the guest", err);
-    return code ? code : cci_exec_start_error(e, err);
+    cci_monitor_lock(&e->call.monitor);
+    bool started = e->call.started; /* then its reply may be coming in at this moment */
+    cci_monitor_unlock(&e->call.monitor);
+    return code || started ? code : cci_exec_start_error(e, err);
 }
 
 static cc_error_code cci_exec_parse(struct cci_exec *e, cc_error *err)
@@ -144,6 +150,15 @@ static cc_error_code cci_exec_parse(struct cci_exec *e, cc_error *err)
         return cci_fail(err, CC_ERR_IO, e->program, "the guest's agent sent a result that breaks the protocol");
     e->parsed = true;
     return CC_OK;
+}
+
+/* Whether the result is here; cci_exec_wait would not wait. */
+static bool cci_exec_is_over(struct cci_exec *e)
+{
+    cci_monitor_lock(&e->call.monitor);
+    bool over = cci_call_is_over(&e->call);
+    cci_monitor_unlock(&e->call.monitor);
+    return over;
 }
 
 /* 0 to 255 as the program's own; killed by signal N is 128 + N. */
@@ -187,7 +202,26 @@ static cc_error_code cci_exec_take(struct cci_exec *e, unsigned channel, uint8_t
     return CC_OK;
 }
 
-/* Sends a signal (Linux's number) to the command's process group; nothing happens when it has ended. */
+struct cci_exec_signalling {
+    uint64_t id;
+    int sig;
+};
+
+static void cci_exec_put_signal(struct cci_proto_writer *w, const void *ctx)
+{
+    const struct cci_exec_signalling *s = ctx;
+    cci_proto_put64(w, s->id);
+    cci_proto_put32(w, (uint32_t)s->sig);
+}
+
+/* Sends a signal (Linux's number) to the command's process group; ESRCH when that has no process any more. */
+static cc_error_code cci_exec_signal(struct cci_exec *e, int sig, const struct cci_wait *wait, cc_error *err)
+{
+    const struct cci_exec_signalling s = {e->call.id, sig};
+    return cci_control_ask(e->call.control, CCI_MSG_KILL, cci_exec_put_signal, &s, wait, "a signal to be sent", err);
+}
+
+/* The same without an answer: nothing happens when the command has ended. */
 static void cci_exec_kill(struct cci_exec *e, int sig)
 {
     cci_call_aside(&e->call, CCI_MSG_KILL, (uint32_t)sig);

@@ -6,12 +6,6 @@
 
 #include "client.h"
 
-static void cci_control_put_nothing(struct cci_proto_writer *w, const void *ctx)
-{
-    (void)w;
-    (void)ctx;
-}
-
 /* Asks the guest to end every process, write back its disks and power off. That it is gone before the reply has
  * arrived is what was asked for. */
 static cc_error_code cci_control_shutdown(struct cci_control *ctl, const struct cci_wait *wait, cc_error *err)

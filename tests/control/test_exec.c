@@ -520,6 +520,47 @@ static void test_shutdown(void)
     agent_stop(&a);
 }
 
+/* The guest ends with its workload, and the status is there; a daemon does not keep it. */
+static void test_workload(void)
+{
+    static struct agent a;
+    cc_error err = {0};
+    struct cci_exec *e, *other = NULL;
+    int code = -1, status = -1;
+    agent_start(&a, NULL);
+    struct cci_exec_spec s = spec_of(ARGV("sh", "-c", "trap 'sleep 1000 & exit 5' USR1; kill -STOP $$; exit 6"), 3);
+    s.stdout_wanted = s.stderr_wanted = false;
+    s.workload = s.notify = true;
+    s.dir = "/no/such";
+    CHECK_OK(cci_exec_begin(a.ctl, &s, &e, &err), err);
+    CHECK_EQ_INT(cci_exec_started(e, &agent_forever, &err), CC_ERR_IO);
+    cci_error_release(&err);
+    cci_exec_free(e);
+    s.dir = NULL; /* one that could not be started was none */
+    CHECK_OK(cci_exec_begin(a.ctl, &s, &e, &err), err);
+    CHECK_OK(cci_exec_started(e, &agent_forever, &err), err);
+    CHECK_OK(cci_exec_begin(a.ctl, &s, &other, &err), err);
+    CHECK_EQ_INT(cci_exec_started(other, &agent_forever, &err), CC_ERR_IO);
+    CHECK_EQ_INT(err.sys_errno, EBUSY);
+    cci_error_release(&err);
+    cci_exec_free(other);
+    check_output(RUN_IN(&a, "echo", "meanwhile"), 0, "meanwhile\n", "");
+    CHECK_OK(cci_exec_signal(e, SIGUSR1, &agent_forever, &err), err);
+    CHECK(!cci_exec_is_over(e));
+    CHECK_OK(cci_exec_signal(e, SIGCONT, &agent_forever, &err), err);
+    CHECK_OK(cci_exec_wait(e, &agent_forever, &code, &err), err);
+    CHECK_EQ_INT(code, 5);
+    CHECK(waitpid(a.pid, &status, 0) == a.pid); /* by itself */
+    CHECK_EQ_INT(status, 0);
+    CHECK_OK(cci_exec_wait(e, &agent_forever, &code, &err), err);
+    agent_end_host(&a);
+    CHECK_OK(cci_exec_wait(e, &agent_forever, &code, &err), err); /* what is known stays known */
+    CHECK_EQ_INT(code, 5);
+    cci_exec_free(e);
+    (void)unlink(a.path);
+    (void)rmdir(a.dir);
+}
+
 int main(void)
 {
     agent_build();
@@ -541,6 +582,7 @@ int main(void)
     RUN(test_agent_killed);
     RUN(test_close_under_way);
     RUN(test_shutdown);
+    RUN(test_workload);
     agent_clean();
     return check_done();
 }
