@@ -593,6 +593,61 @@ CC_API cc_error_code cc_fs_write_file(cc_instance inst, const char *path, const 
 /* What is at the path, symbolic links followed (os.Stat). Release *out with cc_file_info_free. */
 CC_API cc_error_code cc_fs_stat(cc_instance inst, const char *path, cc_file_info *out, cc_error *err);
 
+/* The same of a symbolic link itself (os.Lstat). Release *out with cc_file_info_free. */
+CC_API cc_error_code cc_fs_lstat(cc_instance inst, const char *path, cc_file_info *out, cc_error *err);
+
+/* Removes a file, a symbolic link or an empty directory (os.Remove). */
+CC_API cc_error_code cc_fs_remove(cc_instance inst, const char *path, cc_error *err);
+
+/*
+ * Removes what is at the path with everything below it (os.RemoveAll). Nothing there is CC_OK. Symbolic links are
+ * removed, never followed, also when somebody puts one in the place of a directory meanwhile. It goes on after what
+ * cannot be removed, and reports the first such failure. A path that ends in "." or ".." is EINVAL (22), "/" EBUSY.
+ */
+CC_API cc_error_code cc_fs_remove_all(cc_instance inst, const char *path, cc_error *err);
+
+/* Makes a directory with exactly the permissions `perm` (os.Mkdir). */
+CC_API cc_error_code cc_fs_mkdir(cc_instance inst, const char *path, cc_file_mode perm, cc_error *err);
+
+/* The same with the directories above it that are missing; one that is there already is fine (os.MkdirAll). */
+CC_API cc_error_code cc_fs_mkdir_all(cc_instance inst, const char *path, cc_file_mode perm, cc_error *err);
+
+/* Renames a file or directory; a file at `newpath` is replaced, a directory is EEXIST (17), as os.Rename has it. The
+ * error's path is `oldpath`, here and in cc_fs_symlink, and its message has both. */
+CC_API cc_error_code cc_fs_rename(cc_instance inst, const char *oldpath, const char *newpath, cc_error *err);
+
+/* Makes `newname` a symbolic link to `oldname`, which need not exist (os.Symlink). */
+CC_API cc_error_code cc_fs_symlink(cc_instance inst, const char *oldname, const char *newname, cc_error *err);
+
+/* What a symbolic link points to (os.Readlink). Free *out with cc_free_string. */
+CC_API cc_error_code cc_fs_readlink(cc_instance inst, const char *path, char **out, cc_error *err);
+
+/* Sets the permissions (os.Chmod); symbolic links are followed, here and in the two calls below. */
+CC_API cc_error_code cc_fs_chmod(cc_instance inst, const char *path, cc_file_mode mode, cc_error *err);
+
+/* Sets owner and group, as numbers of the guest; -1 leaves one as it is (os.Chown). */
+CC_API cc_error_code cc_fs_chown(cc_instance inst, const char *path, int uid, int gid, cc_error *err);
+
+/* Sets the times of access and modification, in seconds since 1970 (os.Chtimes). */
+CC_API cc_error_code cc_fs_chtimes(cc_instance inst, const char *path, int64_t atime_unix, int64_t mtime_unix,
+                                   cc_error *err);
+
+/* The file system that a path is on. */
+typedef struct {
+    uint64_t type;       /* its magic number, as in statfs(2) */
+    uint64_t block_size; /* bytes; what the blocks below count */
+    uint64_t blocks;
+    uint64_t blocks_free;
+    uint64_t blocks_available; /* of those, what programs other than root's may use */
+    uint64_t files;            /* inodes; 0 where there is no such limit */
+    uint64_t files_free;
+    uint64_t name_max; /* bytes of the longest name */
+    bool read_only;
+} cc_fs_info;
+
+/* Asks a file system for its size and what is free (statfs(2)). */
+CC_API cc_error_code cc_fs_statfs(cc_instance inst, const char *path, cc_fs_info *out, cc_error *err);
+
 #ifdef __cplusplus
 }
 #endif

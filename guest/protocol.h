@@ -95,11 +95,43 @@ enum cci_proto_type {
        Truncates, as os.WriteFile does. Streamed: STREAM {channel 0}, then DATA … END from the host,
        then the reply. */
     CCI_MSG_WRITE_FILE = 8,
-    /* str path, u32 nofollow; reply: u64 dev, ino, mode, nlink, uid, gid, rdev, size, blksize,
+    /* str path, u64 nofollow; reply: u64 dev, ino, mode, nlink, uid, gid, rdev, size, blksize,
        blocks, then u64 seconds (two's complement) and u32 ns of atime, mtime, ctime */
     CCI_MSG_STAT = 9,
     /* sync, end every process, power off; the reply comes before the power goes */
     CCI_MSG_SHUTDOWN = 10,
+
+    /* Files by path: str path, [str other path], u64 numbers; relative paths begin at the root. Modes are
+       permission bits (07777) and are applied as they are. */
+    CCI_MSG_REMOVE = 20,     /* str path: a file, or an empty directory */
+    CCI_MSG_REMOVE_ALL = 21, /* str path: with everything below it; nothing there is success */
+    CCI_MSG_MKDIR = 22,      /* str path, u64 mode */
+    CCI_MSG_MKDIR_ALL = 23,  /* str path, u64 mode: and those above it */
+    CCI_MSG_RENAME = 24,     /* str old, str new: as Go's os.Rename, which does not replace directories */
+    CCI_MSG_SYMLINK = 25,    /* str target, str path */
+    CCI_MSG_READLINK = 26,   /* str path; reply: bytes target */
+    CCI_MSG_READ_DIR = 27,   /* str path; reply: bytes entries, or STREAM {channel 0} before it. An entry is u32 whole
+                                st_mode, str name; their order is the directory's */
+    CCI_MSG_CHMOD = 28,      /* str path, u64 mode */
+    CCI_MSG_CHOWN = 29,      /* str path, u64 uid, u64 gid; 0xffffffff leaves one as it is */
+    CCI_MSG_CHTIMES = 30,    /* str path, u64 seconds and u64 ns of atime, the same of mtime */
+    CCI_MSG_STATFS = 31,     /* str path; reply: u64 type, block size, blocks, free, available, inodes, free inodes,
+                                longest name, ST_* flags */
+
+    /* Open files. A handle is a number of the agent's, never 0; one that is not open any more is EBADF.
+       Requests on one handle begin in the order they are sent; those that wait (for a FIFO, say) are answered
+       when they are done, those under way when the handle is closed with ECANCELED.
+       A large transfer is made in pieces, sent one behind the other with the same chain number (not 0): when one of
+       them comes out short or fails, the rest of the chain does nothing (a read gives 0 bytes, a write ECANCELED). */
+    CCI_MSG_OPEN = 32,      /* str path, u64 flags (CCI_OPEN_*), u64 mode; reply: u64 handle, u64 whole st_mode */
+    CCI_MSG_FILE_READ = 33, /* u64 handle, u64 n (up to CCI_PROTO_INLINE), u64 chain; reply: bytes; none: end of file */
+    CCI_MSG_FILE_WRITE = 34, /* u64 handle, u64 chain, bytes; reply, also with an errno in it: u64 written, u32 errno
+                                of what ended it early */
+    CCI_MSG_FILE_SEEK = 35,  /* u64 handle, u64 offset (two's complement), u64 whence (0, 1, 2); reply: u64 position */
+    CCI_MSG_FILE_SYNC = 36,  /* u64 handle */
+    CCI_MSG_FILE_TRUNCATE = 37, /* u64 handle, u64 size */
+    CCI_MSG_FILE_STAT = 38,     /* u64 handle; reply as STAT's */
+    CCI_MSG_FILE_CLOSE = 39,    /* u64 handle */
 
     CCI_MSG_REPLY = 0x100,   /* u32 errno, str what, then the request's result */
     CCI_MSG_STARTED = 0x101, /* u32 pid; only when CCI_EXEC_NOTIFY asked for it */
@@ -112,6 +144,17 @@ enum cci_proto_type {
 
 /* Channels of a request. */
 enum { CCI_CHANNEL_FILE = 0, CCI_CHANNEL_STDOUT = 1, CCI_CHANNEL_STDERR = 2, CCI_CHANNELS = 3 };
+
+/* Flags of OPEN: the API's CC_O_*. */
+enum {
+    CCI_OPEN_WRONLY = 1,
+    CCI_OPEN_RDWR = 2,
+    CCI_OPEN_ACCESS = 3, /* mask of the two; neither: read only */
+    CCI_OPEN_APPEND = 0x8,
+    CCI_OPEN_CREATE = 0x200,
+    CCI_OPEN_TRUNC = 0x400,
+    CCI_OPEN_EXCL = 0x800
+};
 
 /* Flags of EXEC. Standard input is /dev/null; so is every output that is not captured. */
 enum {

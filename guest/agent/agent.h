@@ -3,7 +3,8 @@
  *
  * One thread, one epoll loop. A `source` is a descriptor in the loop with a callback; connections,
  * pipes of commands and the signal descriptor are sources. Nothing in the loop waits for anything
- * but epoll, except for disk reads and writes of regular files and for a child's execve.
+ * but epoll, except for disk reads and writes of regular files and for a child's execve. What may
+ * take long is done by worker threads.
  *
  *   main.c     arguments, start, the end
  *   boot.c     modules, mounts, the switch into the image's root
@@ -13,7 +14,12 @@
  *   feed.c     bytes from a descriptor to the host: gathered inline, or pumped into a stream
  *   exec.c     commands: start, reap, report, signal
  *   user.c     users and groups of the image
- *   file.c     read, write, stat
+ *   file.c     reading and writing whole files
+ *   work.c     worker threads, for what may take long
+ *   path.c     requests about files by path
+ *   tree.c     mkdir_all, remove_all
+ *   handle.c   open files
+ *   slow.c     which file systems may keep one waiting
  *   system.c   CONFIGURE and SHUTDOWN
  *
  * Memory that cannot be had ends the agent with a message: its buffers are small and bounded, and a
@@ -27,6 +33,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/types.h>
 
 #include "../protocol.h"
@@ -181,10 +188,37 @@ struct identity {
 /* Resolves "user", "uid", "user:group" … as docker does. 0, or an errno with *what set. */
 int user_find(const char *spec, struct identity *out, const char **what);
 
-int make_dirs(const char *path, mode_t mode); /* mkdir -p; 0 or errno */
 void file_read(uint64_t id, struct cci_proto_reader *in);
 void file_write(uint64_t id, struct cci_proto_reader *in);
-void file_stat(uint64_t id, struct cci_proto_reader *in);
+void file_put_stat(struct cci_proto_writer *w, const struct stat *st);
+enum { FILE_STAT_SIZE = 10 * 8 + 3 * 12 };
+
+/* ---- work.c: what runs beside the loop ----------------------------------------------------- */
+
+struct work {
+    struct work *next;
+    void (*run)(struct work *w);  /* on a worker */
+    void (*done)(struct work *w); /* on the loop, afterwards; frees it */
+};
+void work_init(void);
+void work_start(struct work *w);
+bool work_too_much(void); /* refuse requests that need a worker */
+
+/* ---- tree.c, path.c, slow.c, handle.c ------------------------------------------------------ */
+
+int make_dirs(const char *path, mode_t mode); /* mkdir -p; 0 or errno */
+int remove_one(int dir, const char *path);    /* a file or an empty directory; 0 or errno */
+int remove_all(const char *path);             /* rm -rf; 0 or errno */
+
+/* Requests about files: STAT and those from REMOVE on. False when the type is none of them. */
+bool path_request(uint32_t type, uint64_t id, struct cci_proto_reader *in);
+bool handle_request(uint32_t type, uint64_t id, struct cci_proto_reader *in);
+/* Gives an open descriptor a handle. 0, or an errno, and the descriptor is closed. */
+int handle_new(int fd, mode_t mode, bool slow, uint64_t *handle);
+
+void slow_init(void);
+bool slow_anywhere(void); /* somewhere a file system is mounted that may keep one waiting for long */
+bool slow_file(int fd);   /* this file is on one */
 
 void system_configure(uint64_t id, struct cci_proto_reader *in);
 void system_shutdown(uint64_t id);

@@ -265,14 +265,12 @@ static void dispatch(uint32_t type, uint64_t id, struct cci_proto_reader *in)
     case CCI_MSG_WRITE_FILE:
         file_write(id, in);
         break;
-    case CCI_MSG_STAT:
-        file_stat(id, in);
-        break;
     case CCI_MSG_SHUTDOWN:
         system_shutdown(id);
         break;
     default:
-        reply(id, ENOSYS, "request unknown to this agent");
+        if (!path_request(type, id, in) && !handle_request(type, id, in))
+            reply(id, ENOSYS, "request unknown to this agent");
         break;
     }
 }

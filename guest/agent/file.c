@@ -7,26 +7,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-int make_dirs(const char *path, mode_t mode)
-{
-    struct stat st;
-    char *copy, *p;
-    int err = 0;
-    if (stat(path, &st) == 0)
-        return S_ISDIR(st.st_mode) ? 0 : ENOTDIR;
-    copy = join(path, "/", "");
-    for (p = copy + 1; *p && !err; p++) {
-        if (*p != '/')
-            continue;
-        *p = 0;
-        if (mkdir(copy, mode) && errno != EEXIST)
-            err = errno;
-        *p = '/';
-    }
-    free(copy);
-    return err;
-}
-
 /* ---- reading --------------------------------------------------------------------------------- */
 
 static void read_settled(struct request *r)
@@ -159,7 +139,7 @@ void file_write(uint64_t id, struct cci_proto_reader *in)
     reply(id, err, err ? "write" : "");
 }
 
-/* ---- stat ------------------------------------------------------------------------------------ */
+/* ---- attributes ------------------------------------------------------------------------------ */
 
 static void put_time(struct cci_proto_writer *w, struct timespec t)
 {
@@ -167,33 +147,19 @@ static void put_time(struct cci_proto_writer *w, struct timespec t)
     cci_proto_put32(w, (uint32_t)t.tv_nsec);
 }
 
-void file_stat(uint64_t id, struct cci_proto_reader *in)
+void file_put_stat(struct cci_proto_writer *w, const struct stat *st)
 {
-    const char *path = get_cstr(in);
-    uint32_t nofollow = cci_proto_get32(in);
-    struct cci_proto_writer *w;
-    struct stat st;
-    if (!path) {
-        reply(id, EPROTO, "malformed request");
-        return;
-    }
-    if (fstatat(AT_FDCWD, path, &st, nofollow ? AT_SYMLINK_NOFOLLOW : 0)) {
-        reply(id, errno, "stat");
-        return;
-    }
-    w = reply_begin(id, 0, "", 10 * 8 + 3 * 12);
-    cci_proto_put64(w, st.st_dev);
-    cci_proto_put64(w, st.st_ino);
-    cci_proto_put64(w, st.st_mode);
-    cci_proto_put64(w, st.st_nlink);
-    cci_proto_put64(w, st.st_uid);
-    cci_proto_put64(w, st.st_gid);
-    cci_proto_put64(w, st.st_rdev);
-    cci_proto_put64(w, (uint64_t)st.st_size);
-    cci_proto_put64(w, (uint64_t)st.st_blksize);
-    cci_proto_put64(w, (uint64_t)st.st_blocks);
-    put_time(w, st.st_atim);
-    put_time(w, st.st_mtim);
-    put_time(w, st.st_ctim);
-    frame_end();
+    cci_proto_put64(w, st->st_dev);
+    cci_proto_put64(w, st->st_ino);
+    cci_proto_put64(w, st->st_mode);
+    cci_proto_put64(w, st->st_nlink);
+    cci_proto_put64(w, st->st_uid);
+    cci_proto_put64(w, st->st_gid);
+    cci_proto_put64(w, st->st_rdev);
+    cci_proto_put64(w, (uint64_t)st->st_size);
+    cci_proto_put64(w, (uint64_t)st->st_blksize);
+    cci_proto_put64(w, (uint64_t)st->st_blocks);
+    put_time(w, st->st_atim);
+    put_time(w, st->st_mtim);
+    put_time(w, st->st_ctim);
 }

@@ -156,6 +156,8 @@ int main(int argc, char **argv)
         run_machine(argc, argv);
     else
         run_process(argc, argv);
+    work_init(); /* after run_process: threads do not survive a fork */
+    slow_init();
     watch_children(); /* after run_process: it forks, and a signalfd reports its opener's signals */
     loop_run();
 }

@@ -8,6 +8,7 @@
 #include "cmd_run.h"
 #include "cmd_set.h"
 #include "fs.h"
+#include "fs_path.h"
 #include "host.h"
 #include "instance.h"
 #include "pull.h"

@@ -80,7 +80,8 @@ static cc_error_code cci_fs_info(const char *path, const struct cci_file_stat *s
     return CC_OK;
 }
 
-CC_API cc_error_code cc_fs_stat(cc_instance inst, const char *path, cc_file_info *out, cc_error *err)
+/* stat and lstat. */
+static cc_error_code cci_fs_stat(cc_instance inst, const char *path, bool nofollow, cc_file_info *out, cc_error *err)
 {
     struct cci_instance *i;
     struct cci_file_stat st;
@@ -90,12 +91,20 @@ CC_API cc_error_code cc_fs_stat(cc_instance inst, const char *path, cc_file_info
         memset(out, 0, sizeof(*out));
     cc_error_code code = cci_fs_enter(inst, path, out, &i, err);
     if (code == CC_OK) {
-        code = cci_file_stat(i->vm.control, path, false, &st, &wait, err);
+        code = cci_file_stat(i->vm.control, path, nofollow, &st, &wait, err);
         cci_instance_leave(i);
     }
-    if (code == CC_OK)
-        code = cci_fs_info(path, &st, out, err);
-    return cci_api_end("stat", code, err);
+    return code ? code : cci_fs_info(path, &st, out, err);
+}
+
+CC_API cc_error_code cc_fs_stat(cc_instance inst, const char *path, cc_file_info *out, cc_error *err)
+{
+    return cci_api_end("stat", cci_fs_stat(inst, path, false, out, err), err);
+}
+
+CC_API cc_error_code cc_fs_lstat(cc_instance inst, const char *path, cc_file_info *out, cc_error *err)
+{
+    return cci_api_end("lstat", cci_fs_stat(inst, path, true, out, err), err);
 }
 
 CC_API void cc_file_info_free(cc_file_info *info)

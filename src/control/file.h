@@ -1,5 +1,5 @@
 /*
- * control/file.h - files in the guest: read, write, stat.
+ * control/file.h - whole files of the guest: read, write.
  *
  * Up to CCI_PROTO_INLINE bytes travel in the request or the reply; more comes (or goes) on a stream of its own. The
  * agent works as root with umask 0, and its root directory is the image's, so relative paths start there.
@@ -8,7 +8,7 @@
 #define CCI_CONTROL_FILE_H
 
 #include "../base/stream_io.h"
-#include "call.h"
+#include "path.h"
 
 /* ---- Reading ---------------------------------------------------------------------------------------------- */
 
@@ -164,82 +164,6 @@ static cc_error_code cci_file_write(struct cci_control *ctl, const char *path, c
         code = cci_call_wait(&call, wait, "a file of the guest", err);
     if (code == CC_OK)
         code = cci_call_check(&call, path, err);
-    cci_call_end(&call);
-    return code;
-}
-
-/* ---- stat ------------------------------------------------------------------------------------------------- */
-
-struct cci_file_time {
-    int64_t seconds; /* since 1970 */
-    uint32_t ns;
-};
-
-struct cci_file_stat {
-    uint64_t dev, ino;
-    uint32_t mode; /* a whole st_mode */
-    uint64_t nlink;
-    uint32_t uid, gid;
-    uint64_t rdev;
-    uint64_t size;
-    uint64_t blksize, blocks; /* blocks of 512 bytes */
-    struct cci_file_time atime, mtime, ctime;
-};
-
-struct cci_file_query {
-    const char *path;
-    bool nofollow;
-};
-
-static void cci_file_put_stat(struct cci_proto_writer *w, const void *ctx)
-{
-    const struct cci_file_query *q = ctx;
-    cci_proto_put_str(w, q->path);
-    cci_proto_put32(w, q->nofollow);
-}
-
-static struct cci_file_time cci_file_get_time(struct cci_proto_reader *in)
-{
-    struct cci_file_time t;
-    t.seconds = (int64_t)cci_proto_get64(in);
-    t.ns = cci_proto_get32(in);
-    return t;
-}
-
-static cc_error_code cci_file_parse_stat(const struct cci_call *call, struct cci_file_stat *out, cc_error *err)
-{
-    struct cci_proto_reader in = cci_call_result(call);
-    memset(out, 0, sizeof(*out));
-    out->dev = cci_proto_get64(&in);
-    out->ino = cci_proto_get64(&in);
-    out->mode = (uint32_t)cci_proto_get64(&in);
-    out->nlink = cci_proto_get64(&in);
-    out->uid = (uint32_t)cci_proto_get64(&in);
-    out->gid = (uint32_t)cci_proto_get64(&in);
-    out->rdev = cci_proto_get64(&in);
-    out->size = cci_proto_get64(&in);
-    out->blksize = cci_proto_get64(&in);
-    out->blocks = cci_proto_get64(&in);
-    out->atime = cci_file_get_time(&in);
-    out->mtime = cci_file_get_time(&in);
-    out->ctime = cci_file_get_time(&in);
-    return in.bad ? cci_fail(err, CC_ERR_IO, NULL, "the guest's agent sent a result that breaks the protocol") : CC_OK;
-}
-
-/* The attributes of a file; with `nofollow` those of a symbolic link itself. */
-static cc_error_code cci_file_stat(struct cci_control *ctl, const char *path, bool nofollow, struct cci_file_stat *out,
-                                   const struct cci_wait *wait, cc_error *err)
-{
-    struct cci_file_query q = {path, nofollow};
-    struct cci_call call;
-    cci_call_begin(&call, ctl);
-    cc_error_code code = cci_call_send(&call, CCI_MSG_STAT, cci_file_put_stat, &q, err);
-    if (code == CC_OK)
-        code = cci_call_wait(&call, wait, "a file of the guest", err);
-    if (code == CC_OK)
-        code = cci_call_check(&call, path, err);
-    if (code == CC_OK)
-        code = cci_file_parse_stat(&call, out, err);
     cci_call_end(&call);
     return code;
 }

@@ -164,7 +164,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     cc_error err = {0};
     struct cci_call file, stat;
-    struct cci_file_query query = {"/f", true};
+    const struct cci_path_request query = {CCI_MSG_STAT, "/f", NULL, 1, {1}};
     if (size < 4)
         return 0;
     size_t split = CCI_MIN((size_t)(data[0] | data[1] << 8), size - 4);
@@ -181,7 +181,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     file.limit = 50000;
     (void)cci_call_send(&file, CCI_MSG_READ_FILE, cci_file_put_path, "/f", NULL);
     cci_call_begin(&stat, ctl);
-    (void)cci_call_send(&stat, CCI_MSG_STAT, cci_file_put_stat, &query, NULL);
+    (void)cci_call_send(&stat, CCI_MSG_STAT, cci_path_put, &query, NULL);
     cci_control_attach(ctl, fake_open(&control_input, data[2]));
     drive();
     (void)cci_control_handshake(ctl, &past, &err);

@@ -1,0 +1,173 @@
+/* Files by path through the real agent, over a Unix socket.
+ * @timeout 120
+ * @sanitize address,undefined
+ * @sanitize thread
+ */
+#include "agent.h"
+
+#include <sys/statvfs.h>
+
+#include "../fs_cases.h"
+
+static struct agent a;
+static const struct cci_wait *const w = &agent_forever;
+
+static const char *name_in(const char *name)
+{
+    static char path[2][400];
+    static unsigned turn;
+    turn ^= 1;
+    (void)snprintf(path[turn], sizeof(path[turn]), "%s/%s", a.dir, name);
+    return path[turn];
+}
+
+static int read_is(const char *path, const char *text, cc_error *err)
+{
+    uint8_t *got = NULL;
+    size_t n = 0;
+    if (cci_file_read(a.ctl, path, 0, &got, &n, w, err))
+        return err->sys_errno;
+    int same = strcmp((char *)got, text) == 0;
+    cci_mem_free(got);
+    return same ? 0 : -1;
+}
+
+static int readlink_is(const char *path, const char *text, cc_error *err)
+{
+    char *got = NULL;
+    if (cci_path_readlink(a.ctl, path, &got, w, err))
+        return err->sys_errno;
+    int same = strcmp(got, text) == 0;
+    cci_mem_free(got);
+    return same ? 0 : -1;
+}
+
+static int stat_is(const char *path, bool nofollow, unsigned mode, cc_error *err)
+{
+    struct cci_file_stat st;
+    if (cci_file_stat(a.ctl, path, nofollow, &st, w, err))
+        return err->sys_errno;
+    return st.mode == mode ? 0 : -1;
+}
+
+static int ask(uint32_t type, const char *path, const char *other, unsigned n, cc_error *err)
+{
+    const struct cci_path_request r = {type, path, other, 1, {n}};
+    return cci_path_do(a.ctl, &r, w, err) ? err->sys_errno : 0;
+}
+
+static int fs_do(const struct fs_case *c, const char *path, const char *other)
+{
+    static const uint32_t types[] = {
+        [FS_REMOVE] = CCI_MSG_REMOVE,       [FS_REMOVE_ALL] = CCI_MSG_REMOVE_ALL, [FS_MKDIR] = CCI_MSG_MKDIR,
+        [FS_MKDIR_ALL] = CCI_MSG_MKDIR_ALL, [FS_RENAME] = CCI_MSG_RENAME,         [FS_SYMLINK] = CCI_MSG_SYMLINK,
+        [FS_CHMOD] = CCI_MSG_CHMOD};
+    cc_error err = {0};
+    int r;
+    if (c->op == FS_WRITE)
+        r = cci_file_write(a.ctl, path, c->text, strlen(c->text), c->n, w, &err) ? err.sys_errno : 0;
+    else if (c->op == FS_READ)
+        r = read_is(path, c->text, &err);
+    else if (c->op == FS_READLINK)
+        r = readlink_is(path, c->text ? c->text : "", &err);
+    else if (c->op == FS_STAT || c->op == FS_LSTAT)
+        r = stat_is(path, c->op == FS_LSTAT, c->n, &err);
+    else
+        r = ask(types[c->op], path, c->op == FS_RENAME || c->op == FS_SYMLINK ? other : NULL, c->n, &err);
+    if (r > 0)
+        CHECK_EQ_STR(err.path, path);
+    cci_error_release(&err);
+    return r;
+}
+
+static void test_cases(void)
+{
+    fs_run_cases(a.dir);
+}
+
+static void test_both_names(void)
+{
+    cc_error err = {0};
+    const struct cci_path_request r = {CCI_MSG_RENAME, "/no/one", "/no/two", 0, {0}};
+    CHECK_EQ_INT(cci_path_do(a.ctl, &r, w, &err), CC_ERR_IO);
+    CHECK_EQ_STR(err.message, "/no/one -> /no/two: no such file or directory");
+    CHECK_EQ_STR(err.path, "/no/one");
+    cci_error_release(&err);
+}
+
+static void test_owner_and_times(void)
+{
+    cc_error err = {0};
+    struct stat st;
+    const char *path = name_in("f");
+    CHECK_OK(cci_file_write(a.ctl, path, "x", 1, 0600, w, &err), err);
+    if (geteuid() == 0) {
+        const struct cci_path_request uid = {CCI_MSG_CHOWN, path, NULL, 2, {12, 0xffffffff}};
+        const struct cci_path_request gid = {CCI_MSG_CHOWN, path, NULL, 2, {0xffffffff, 34}};
+        CHECK_OK(cci_path_do(a.ctl, &uid, w, &err), err);
+        CHECK_OK(cci_path_do(a.ctl, &gid, w, &err), err);
+        CHECK(stat(path, &st) == 0 && st.st_uid == 12 && st.st_gid == 34);
+    }
+    const struct cci_path_request times = {CCI_MSG_CHTIMES, path, NULL, 4, {(uint64_t)-5, 7, 4000000000u, 999999999}};
+    CHECK_OK(cci_path_do(a.ctl, &times, w, &err), err);
+    CHECK(stat(path, &st) == 0);
+    CHECK_EQ_INT(st.st_atim.tv_sec, -5);
+    CHECK_EQ_INT(st.st_atim.tv_nsec, 7);
+    CHECK_EQ_INT(st.st_mtim.tv_sec, 4000000000);
+    CHECK_EQ_INT(st.st_mtim.tv_nsec, 999999999);
+    CHECK(unlink(path) == 0);
+}
+
+static void test_statfs(void)
+{
+    cc_error err = {0};
+    struct statvfs fs;
+    uint64_t n[9];
+    const struct cci_path_request r = {CCI_MSG_STATFS, a.dir, NULL, 0, {0}};
+    CHECK_OK(cci_path_ask(a.ctl, &r, n, 9, w, &err), err);
+    CHECK(statvfs(a.dir, &fs) == 0);
+    CHECK_EQ_INT(n[1], fs.f_bsize);
+    CHECK_EQ_INT(n[2], fs.f_blocks);
+    CHECK_EQ_INT(n[5], fs.f_files);
+    CHECK_EQ_INT(n[7], fs.f_namemax);
+}
+
+/* A tree deeper than descriptors are kept open, and wider than one buffer; remove_all takes it away and nothing else.
+ * The agent answers others meanwhile. */
+static void test_remove_all_deep(void)
+{
+    char name[40], script[900];
+    cc_error err = {0};
+    struct cci_file_stat st;
+    CHECK(mkdir(name_in("outside"), 0700) == 0 && mkdir(name_in("outside/x"), 0700) == 0);
+    (void)snprintf(script, sizeof(script),
+                   "cd %s && mkdir t && cd t && for i in $(seq 150); do mkdir d && touch a b && ln -s %s/outside l && "
+                   "cd d; done; touch last",
+                   a.dir, a.dir);
+    CHECK(system(script) == 0);
+    for (int i = 0; i < 3000; i++) {
+        (void)snprintf(name, sizeof(name), "t/file-%d", i);
+        int fd = open(name_in(name), O_CREAT | O_WRONLY, 0600);
+        CHECK(fd >= 0);
+        close(fd);
+    }
+    CHECK_EQ_INT(ask(CCI_MSG_REMOVE_ALL, name_in("t"), NULL, 0, &err), 0);
+    CHECK(access(name_in("t"), F_OK) != 0);
+    CHECK(access(name_in("outside/x"), F_OK) == 0);
+    CHECK(rmdir(name_in("outside/x")) == 0 && rmdir(name_in("outside")) == 0);
+    CHECK_OK(cci_file_stat(a.ctl, "/", false, &st, w, &err), err);
+}
+
+int main(void)
+{
+    agent_build();
+    agent_start(&a, NULL);
+    RUN(test_cases);
+    RUN(test_both_names);
+    RUN(test_owner_and_times);
+    RUN(test_statfs);
+    RUN(test_remove_all_deep);
+    agent_stop(&a);
+    agent_clean();
+    return check_done();
+}
