@@ -422,10 +422,35 @@ typedef struct {
     bool writable;
 } cc_mount_config;
 
+/*
+ * Where an instance is in its life. created, starting, running are passed once, in this order; stopped and failed are
+ * final.
+ */
+typedef enum {
+    CC_STATE_CREATED = 0,  /* has a handle, and nothing else yet */
+    CC_STATE_STARTING = 1, /* its guest boots: cc_instance_new is under way */
+    CC_STATE_RUNNING = 2,
+    CC_STATE_PAUSING = 3,
+    CC_STATE_PAUSED = 4,
+    CC_STATE_RESUMING = 5,
+    CC_STATE_STOPPING = 6, /* it was told to stop, its time-out passed, or it is being closed */
+    CC_STATE_STOPPED = 7,  /* it ended as it was told to, or its guest switched itself off or rebooted */
+    CC_STATE_FAILED = 8    /* it could not start, or its guest died: cc_instance_end_reason tells of what */
+} cc_instance_state;
+
+/*
+ * Told of each change of an instance's state: of every one, in order, and one after the other, on a thread of its own,
+ * so it may take its time. It may call the library, but neither cc_instance_close for its own instance (which is
+ * CC_ERR_INVALID_ARGUMENT then) nor cc_shutdown: these wait for it. By the time it is called the instance may be
+ * further on. While the instance is being closed, `inst` is already a closed handle.
+ */
+typedef void (*cc_state_callback)(cc_instance inst, cc_instance_state state, void *user_data);
+
 typedef struct {
     uint64_t memory_mb;     /* the guest's RAM in MiB; 0: 256; 64 to 1048576. Taken from the host as it is touched */
     int cpus;               /* virtual CPUs; 0: 1; at most cc_capabilities.max_cpus */
-    double timeout_seconds; /* the instance is stopped so long after it has started; 0: never */
+    double timeout_seconds; /* the instance is stopped at once so long after it has started, time in which it is
+                               paused included, time in which the host sleeps not; 0: never */
     const char *user;       /* who commands run as: "uid", "uid:gid", "name", "name:group"; NULL: the image's choice;
                                "": root */
     bool enable_gpu;        /* not in this version: must be false */
@@ -434,11 +459,13 @@ typedef struct {
     size_t mount_count;            /* not in this version: must be 0 */
     const char *kernel; /* the guest kernel, as $CC_KERNEL; NULL: $CC_KERNEL, else "kernel" in the client's cache
                            directory, else a readable /boot/vmlinuz-* of this host */
-    double boot_timeout_seconds; /* how long the guest may take to start; 0: 60. The error has its last messages */
-    uint64_t disk_mb;            /* size of the guest's writable disk in MiB; 0: 16384. It is sparse: only what is
-                                    written takes space, and only while the instance lives. 16 to 16777216 */
-    const char *disk_dir;        /* where that disk's file lies; NULL: the cache directory */
-    cc_cancel_token cancel;      /* ends cc_instance_new early; 0: none */
+    double boot_timeout_seconds;      /* how long the guest may take to start; 0: 60. The error has its last messages */
+    uint64_t disk_mb;                 /* size of the guest's writable disk in MiB; 0: 16384. It is sparse: only what is
+                                         written takes space, and only while the instance lives. 16 to 16777216 */
+    const char *disk_dir;             /* where that disk's file lies; NULL: the cache directory */
+    cc_cancel_token cancel;           /* ends cc_instance_new early; 0: none */
+    cc_state_callback state_callback; /* told of every change of state, from CC_STATE_STARTING on; NULL: nobody */
+    void *state_user_data;            /* handed to it */
 } cc_instance_options;
 
 /*
@@ -483,6 +510,31 @@ CC_API cc_error_code cc_instance_signal(cc_instance inst, int sig, cc_error *err
 /* How the workload ended: 0 to 255 is its own code, 128 + N that signal N killed it. It is known once cc_instance_wait
  * has returned; until then, when the instance ended otherwise, without a workload, or for a bad handle: -1. */
 CC_API int cc_instance_exit_code(cc_instance inst);
+
+/* Where the instance is in its life. */
+CC_API cc_error_code cc_instance_get_state(cc_instance inst, cc_instance_state *out, cc_error *err);
+
+/*
+ * Sets who is told of changes of state from now on, in place of the one set before; NULL: nobody. When it returns, the
+ * earlier one has been told of every change so far and is not called again; so it waits for one that is running, except
+ * when called by it. cc_instance_close returns after the last change was told.
+ */
+CC_API cc_error_code cc_instance_set_state_callback(cc_instance inst, cc_state_callback callback, void *user_data,
+                                                    cc_error *err);
+
+/*
+ * Why an instance ended that is CC_STATE_STOPPED or CC_STATE_FAILED, in words: "the guest switched itself off", or, of
+ * one that died, what it died of and the last messages of its kernel; the same that calls on it fail with. Free it with
+ * cc_free_string. NULL while it has not ended, and for a bad handle.
+ */
+CC_API char *cc_instance_end_reason(cc_instance inst);
+
+/*
+ * A descriptor for poll, select or epoll that becomes readable when the instance has ended, as cc_instance_wait returns
+ * then, and stays so whatever is read from it (a byte, then end of file). It is the caller's, to be closed by close(2);
+ * each call makes a new one, close-on-exec. It keeps its meaning when the instance is closed.
+ */
+CC_API cc_error_code cc_instance_done_fd(cc_instance inst, int *out, cc_error *err);
 
 /* A name for the instance, unique on this host, which is also the guest's host name; free it with cc_free_string.
  * NULL for a bad handle. */

@@ -3,7 +3,8 @@
  *
  * This file has the table and the interrupt lines and doorbells: eventfds that the kernel connects itself (irqfd,
  * ioeventfd), so that device traffic leaves KVM_RUN rarely. The rest is in src/hv: kvm_run.h runs vCPUs, kvm_cpu_x86.h
- * sets them up, kvm_state_x86.h saves and restores them, kvm_probe_x86.h finds out whether any of it works here.
+ * sets them up, kvm_clock_x86.h holds their clocks, kvm_state_x86.h saves and restores them, kvm_probe_x86.h finds out
+ * whether any of it works here.
  */
 #ifndef CCI_IMPL_KVM_H
 #define CCI_IMPL_KVM_H
@@ -55,6 +56,9 @@ static const struct cci_hv_ops *cci_kvm_ops(void)
         .ioeventfd = cci_kvm_ioeventfd,
         .vm_save = cci_kvm_vm_save,
         .vm_restore = cci_kvm_vm_restore,
+        .clock_stop = cci_kvm_clock_stop,
+        .clock_start = cci_kvm_clock_start,
+        .vcpu_clock_start = cci_kvm_vcpu_clock_start,
         .vcpu_new = cci_kvm_vcpu_new,
         .vcpu_free = cci_kvm_vcpu_free,
         .vcpu_run = cci_kvm_vcpu_run,

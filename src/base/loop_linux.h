@@ -21,6 +21,15 @@ struct cci_loop_source {
     cci_fd fd;
 };
 
+/* A time at which to be called; embedded in its owner's structure. fn and ctx are set once, the rest is the loop's. */
+struct cci_loop_alarm {
+    void (*fn)(void *ctx);
+    void *ctx;
+    uint64_t at; /* in cci_os_now(); CCI_FOREVER when it is set no more */
+    struct cci_loop_alarm *next;
+    bool listed;
+};
+
 /* A function that another thread wants run on the loop's thread. Lives on the asking thread's stack. */
 struct cci_loop_call {
     void (*fn)(void *ctx);
@@ -38,6 +47,8 @@ struct cci_loop {
     int batch_next;             /* the next of them to be dispatched */
     struct cci_monitor monitor; /* guards what follows */
     struct cci_loop_call *calls;
+    struct cci_loop_alarm *alarms; /* that were ever set: a few */
+    uint64_t sleeps_until;         /* when the thread looks at the alarms by itself */
     bool running, stop;
 };
 
@@ -63,6 +74,59 @@ static void cci_loop_remove(struct cci_loop *l, struct cci_loop_source *s)
     for (int i = l->batch_next; i < l->batch_count; i++)
         if (l->batch[i].data.ptr == s)
             l->batch[i].data.ptr = NULL;
+}
+
+/* ---- Alarms ---------------------------------------------------------------------------------------------- */
+
+/* Has a->fn called on the loop's thread at that time, in place of an earlier one; CCI_FOREVER takes it back, though a
+ * call may be under way (not when on the loop's thread). Any thread; the alarm has to live as long as the loop runs. */
+static void cci_loop_set_alarm(struct cci_loop *l, struct cci_loop_alarm *a, uint64_t at)
+{
+    cci_monitor_lock(&l->monitor);
+    a->at = at;
+    if (!a->listed) {
+        a->next = l->alarms;
+        l->alarms = a;
+        a->listed = true;
+    }
+    bool sooner = at < l->sleeps_until;
+    cci_monitor_unlock(&l->monitor);
+    if (sooner)
+        cci_os_eventfd_signal(l->wake);
+}
+
+/* The first alarm that is due, which it no longer is then. With the monitor locked. */
+static struct cci_loop_alarm *cci_loop_due(struct cci_loop *l, uint64_t now)
+{
+    struct cci_loop_alarm *a = l->alarms;
+    while (a && (a->at == CCI_FOREVER || a->at > now))
+        a = a->next;
+    if (a)
+        a->at = CCI_FOREVER;
+    return a;
+}
+
+/* Calls what is due, and says how many milliseconds there are until the next; -1: none. With the monitor locked, and
+ * let go of meanwhile. */
+static int cci_loop_alarms(struct cci_loop *l)
+{
+    struct cci_loop_alarm *a;
+    l->sleeps_until = CCI_FOREVER;
+    if (!l->alarms)
+        return -1;
+    uint64_t now = cci_os_now();
+    while ((a = cci_loop_due(l, now)) != NULL) {
+        cci_monitor_unlock(&l->monitor);
+        a->fn(a->ctx);
+        cci_monitor_lock(&l->monitor);
+    }
+    for (a = l->alarms; a; a = a->next)
+        l->sleeps_until = CCI_MIN(l->sleeps_until, a->at);
+    if (l->sleeps_until == CCI_FOREVER)
+        return -1;
+    now = cci_os_now();
+    uint64_t ms = l->sleeps_until > now ? (l->sleeps_until - now) / 1000000u + 1 : 0;
+    return (int)CCI_MIN(ms, (uint64_t)INT32_MAX);
 }
 
 /* ---- The thread ---------------------------------------------------------------------------------------- */
@@ -94,9 +158,10 @@ static void cci_loop_main(void *ctx)
 {
     struct cci_loop *l = ctx;
     cci_monitor_lock(&l->monitor); /* until cci_loop_start has set l->thread and l->running */
-    cci_monitor_unlock(&l->monitor);
-    for (;;) {
-        l->batch_count = epoll_wait(l->epoll, l->batch, CCI_LOOP_BATCH, -1);
+    while (!l->stop) {
+        int ms = cci_loop_alarms(l);
+        cci_monitor_unlock(&l->monitor);
+        l->batch_count = epoll_wait(l->epoll, l->batch, CCI_LOOP_BATCH, ms);
         for (l->batch_next = 0; l->batch_next < l->batch_count;) {
             const struct epoll_event *e = &l->batch[l->batch_next++];
             struct cci_loop_source *s = e->data.ptr;
@@ -104,11 +169,8 @@ static void cci_loop_main(void *ctx)
                 s->fn(s->ctx, e->events);
         }
         cci_monitor_lock(&l->monitor);
-        bool stop = l->stop;
-        cci_monitor_unlock(&l->monitor);
-        if (stop)
-            return;
     }
+    cci_monitor_unlock(&l->monitor);
 }
 
 static bool cci_loop_call_done(void *ctx)

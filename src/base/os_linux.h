@@ -569,20 +569,4 @@ static bool cci_os_eventfd_take(cci_fd fd)
     return cci_os_read(fd, &n, sizeof(n)) == (int64_t)sizeof(n);
 }
 
-/* A descriptor that becomes readable once, `ns` from now. */
-static cci_fd cci_os_timer(uint64_t ns)
-{
-    ns = ns ? ns : 1; /* 0 would mean never */
-    struct {
-        struct cci_os_timespec interval, value;
-    } when = {{0, 0}, {(int64_t)(ns / 1000000000u), (int64_t)(ns % 1000000000u)}};
-    cci_fd fd = (cci_fd)cci_os_result(syscall(SYS_timerfd_create, 1L, (long)(CCI_OS_O_CLOEXEC | CCI_OS_NONBLOCK)));
-    if (fd < 0)
-        return fd;
-    long r = cci_os_result(syscall(SYS_timerfd_settime, (long)fd, 0L, &when, NULL));
-    if (r < 0)
-        cci_os_close(fd);
-    return r < 0 ? (cci_fd)r : fd;
-}
-
 #endif

@@ -36,7 +36,8 @@ struct cci_control {
     unsigned refs;
     cci_control_dial_fn dial;
     void *dial_ctx;
-    struct cci_stream *stream; /* NULL before attach and after close */
+    void (*lost_fn)(void *ctx); /* called once with dial_ctx when `dead` is set, the mutex held; or NULL */
+    struct cci_stream *stream;  /* NULL before attach and after close */
     bool closed;               /* nobody may attach a stream any more */
     bool closing;              /* cci_control_close is at the calls: they must stay */
     struct cci_cond settled;   /* closing has become false */
@@ -147,6 +148,8 @@ static void cci_control_die(struct cci_control *ctl, const char *reason)
         cci_stream_shutdown(ctl->stream);
     for (struct cci_call *call = ctl->calls; call; call = call->next)
         cci_call_fail(call);
+    if (ctl->lost_fn)
+        ctl->lost_fn(ctl->dial_ctx);
 }
 
 /* The instance ended, and knows why: every call ends with CC_ERR_NOT_RUNNING and that reason. The connection often

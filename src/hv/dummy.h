@@ -19,6 +19,7 @@ struct cci_hv_vm {
     unsigned raised[CCI_DUMMY_LINES]; /* edges on each line */
     struct cci_gmem_range map[2];     /* what was mapped */
     struct cci_hv_vcpu *first;        /* CPU 0 */
+    unsigned clock_stops, clock_starts, cpu_clock_starts;
 };
 
 struct cci_hv_vcpu {
@@ -106,6 +107,23 @@ static cc_error_code cci_dummy_vm_restore(struct cci_hv_vm *vm, struct cci_view 
 {
     (void)vm;
     return cci_dummy_restore(in, err);
+}
+
+static void cci_dummy_clock_stop(struct cci_hv_vm *vm, struct cci_hv_vcpu *first)
+{
+    (void)first;
+    vm->clock_stops++;
+}
+
+static void cci_dummy_clock_start(struct cci_hv_vm *vm, struct cci_hv_vcpu *first)
+{
+    (void)first;
+    vm->clock_starts++;
+}
+
+static void cci_dummy_vcpu_clock_start(struct cci_hv_vcpu *vcpu)
+{
+    vcpu->vm->cpu_clock_starts++;
 }
 
 static cc_error_code cci_dummy_vcpu_new(struct cci_hv_vm *vm, unsigned index, struct cci_hv_vcpu **out, cc_error *err)
@@ -216,6 +234,9 @@ static const struct cci_hv_ops *cci_dummy_ops(void)
         .ioeventfd = cci_dummy_no_doorbell,
         .vm_save = cci_dummy_vm_save,
         .vm_restore = cci_dummy_vm_restore,
+        .clock_stop = cci_dummy_clock_stop,
+        .clock_start = cci_dummy_clock_start,
+        .vcpu_clock_start = cci_dummy_vcpu_clock_start,
         .vcpu_new = cci_dummy_vcpu_new,
         .vcpu_free = cci_dummy_vcpu_free,
         .vcpu_run = cci_dummy_vcpu_run,

@@ -82,6 +82,11 @@ struct cci_hv_ops {
     /* Interrupt controllers and clock: everything of the machine that is not a vCPU's. */
     cc_error_code (*vm_save)(struct cci_hv_vm *vm, struct cci_buf *out, cc_error *err);
     cc_error_code (*vm_restore)(struct cci_hv_vm *vm, struct cci_view in, cc_error *err);
+    /* Every vCPU is parked outside vcpu_run: the guest's clocks stand still from clock_stop to clock_start, as far as
+     * the hypervisor can do that; then vcpu_clock_start, for each vCPU. `first` is CPU 0. */
+    void (*clock_stop)(struct cci_hv_vm *vm, struct cci_hv_vcpu *first);
+    void (*clock_start)(struct cci_hv_vm *vm, struct cci_hv_vcpu *first);
+    void (*vcpu_clock_start)(struct cci_hv_vcpu *vcpu);
 
     /* The vCPU's local APIC has the number `index`; 0 is the one that boots. */
     cc_error_code (*vcpu_new)(struct cci_hv_vm *vm, unsigned index, struct cci_hv_vcpu **out, cc_error *err);

@@ -14,6 +14,7 @@
 #ifndef CCI_HV_KVM_RUN_H
 #define CCI_HV_KVM_RUN_H
 
+#include "kvm_clock_x86.h"
 #include "kvm_cpu_x86.h"
 #include "kvm_state_x86.h"
 

@@ -17,6 +17,10 @@ struct cci_hv_vm {
     cci_fd fd;       /* the VM */
     size_t run_size; /* bytes of each vCPU's shared structure */
     bool xsave;      /* guests are offered XSAVE */
+
+    struct kvm_clock_data clock; /* when it was stopped; all zero if that could not be told */
+    uint64_t tsc;                /* CPU 0's time-stamp counter then; 0: not known */
+    uint64_t tsc_missed;         /* what it has counted since */
 };
 
 struct cci_hv_vcpu {

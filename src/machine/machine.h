@@ -11,6 +11,10 @@
  * scheduler), about half of what the host needs for a start. So lines and doorbells are only noted when devices are
  * added, and connected when there is a VM.
  *
+ * A machine that is paused has every CPU's thread parked outside the hypervisor, on the monitor. Its clock stands still
+ * meanwhile, as far as the backend can do that; devices finish what they were at. Pausing and resuming is one thread's
+ * business at a time.
+ *
  * The machine ends once, for one reason: the guest switched off or reset itself, a CPU gave up, or cci_machine_stop was
  * called. Whoever finds the reason first records it, tells the other CPUs to leave, and calls end_fn. The threads are
  * joined and the memory goes in cci_machine_free, which is why neither stop nor free may be called by end_fn or
@@ -78,6 +82,7 @@ struct cci_machine_cpu {
     struct cci_thread thread;
     bool has_thread; /* to be joined; owner's thread only */
     bool alive;      /* the thread has not left its loop: it may be kicked; under the monitor */
+    bool parked;     /* it waits for the end of a pause; under the monitor */
 };
 
 struct cci_machine {
@@ -95,11 +100,22 @@ struct cci_machine {
     struct cci_machine_cpu *cpu; /* config.cpus of them */
     struct cci_monitor monitor;
     enum cci_machine_end end;
-    char why[160];   /* of CCI_MACHINE_FAILED */
-    uint32_t ending; /* atomic copy of end != ALIVE, for the CPUs' loops */
+    char why[160];      /* of CCI_MACHINE_FAILED */
+    bool paused;        /* CPUs are to park */
+    uint32_t attention; /* atomic copy of `paused` or an end, for the CPUs' loops */
 };
 
 /* ---- The end ------------------------------------------------------------------------------------------ */
+
+/* Sends every CPU out of the hypervisor, to see what is new. With the monitor locked. */
+static void cci_machine_call_out(struct cci_machine *m)
+{
+    __atomic_store_n(&m->attention, 1, __ATOMIC_SEQ_CST);
+    for (unsigned i = 0; m->cpu && i < m->config.cpus; i++)
+        if (m->cpu[i].alive)
+            m->config.hv->vcpu_kick(m->cpu[i].vcpu);
+    cci_cond_wake(&m->monitor.cond);
+}
 
 /* Records the first reason, sends the CPUs out, and tells. From any thread. */
 static void cci_machine_end(struct cci_machine *m, enum cci_machine_end end, const char *why)
@@ -109,11 +125,7 @@ static void cci_machine_end(struct cci_machine *m, enum cci_machine_end end, con
     if (first) {
         m->end = end;
         (void)snprintf(m->why, sizeof(m->why), "%s", why);
-        __atomic_store_n(&m->ending, 1, __ATOMIC_SEQ_CST);
-        for (unsigned i = 0; m->cpu && i < m->config.cpus; i++)
-            if (m->cpu[i].alive)
-                m->config.hv->vcpu_kick(m->cpu[i].vcpu);
-        cci_cond_wake(&m->monitor.cond);
+        cci_machine_call_out(m);
     }
     cci_monitor_unlock(&m->monitor);
     if (first && m->config.end_fn)
@@ -179,12 +191,29 @@ static void cci_machine_answer(struct cci_machine *m, const struct cci_hv_exit *
     }
 }
 
+/* Parks while the machine is paused. False when it has ended. */
+static bool cci_machine_attend(struct cci_machine_cpu *cpu)
+{
+    struct cci_machine *m = cpu->machine;
+    cci_monitor_lock(&m->monitor);
+    if (m->paused && m->end == CCI_MACHINE_ALIVE) {
+        cpu->parked = true;
+        cci_cond_wake(&m->monitor.cond);
+        while (m->paused && m->end == CCI_MACHINE_ALIVE)
+            (void)cci_cond_wait(&m->monitor.cond, &m->monitor.mutex, CCI_FOREVER);
+        cpu->parked = false;
+    }
+    bool goes_on = m->end == CCI_MACHINE_ALIVE;
+    cci_monitor_unlock(&m->monitor);
+    return goes_on;
+}
+
 static void cci_machine_cpu_main(void *ctx)
 {
     struct cci_machine_cpu *cpu = ctx;
     struct cci_machine *m = cpu->machine;
     struct cci_hv_exit e;
-    while (!__atomic_load_n(&m->ending, __ATOMIC_SEQ_CST)) {
+    while (!__atomic_load_n(&m->attention, __ATOMIC_SEQ_CST) || cci_machine_attend(cpu)) {
         m->config.hv->vcpu_run(cpu->vcpu, &e);
         cci_machine_answer(m, &e);
     }

@@ -41,6 +41,8 @@ static cc_instance no_vm_instance(cc_instance_source source, struct cci_control 
         i->vm.control = ctl;
     }
     CHECK_EQ_INT(cci_handle_new(&i->object, CCI_KIND_INSTANCE, &h, NULL), CC_OK);
+    i->vm.state.instance = h;
+    cci_state_set(&i->vm.state, CC_STATE_RUNNING);
     return h;
 }
 
