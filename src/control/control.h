@@ -38,12 +38,12 @@ struct cci_control {
     void *dial_ctx;
     void (*lost_fn)(void *ctx); /* called once with dial_ctx when `dead` is set, the mutex held; or NULL */
     struct cci_stream *stream;  /* NULL before attach and after close */
-    bool closed;               /* nobody may attach a stream any more */
-    bool closing;              /* cci_control_close is at the calls: they must stay */
-    struct cci_cond settled;   /* closing has become false */
-    struct cci_buf in;         /* received, not yet understood; the I/O thread's alone */
-    struct cci_buf out;        /* frames not yet taken by the stream */
-    size_t out_sent;           /* bytes at its start that were */
+    bool closed;                /* nobody may attach a stream any more */
+    bool closing;               /* cci_control_close is at the calls: they must stay */
+    struct cci_cond settled;    /* closing has become false */
+    struct cci_buf in;          /* received, not yet understood; the I/O thread's alone */
+    struct cci_buf out;         /* frames not yet taken by the stream */
+    size_t out_sent;            /* bytes at its start that were */
     uint64_t next_id;
     struct cci_call *calls;
     struct cci_monitor hello; /* guards the rest; taken after mutex */
