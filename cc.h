@@ -24,6 +24,9 @@
  *     CC_NO_TLS           leaves out TLS (BearSSL, about 80 kB): registries that need HTTPS cannot be used.
  *                         In a checkout TLS comes from an installed BearSSL: add -lbearssl. A program that uses
  *                         BearSSL itself keeps CC_IMPLEMENTATION in a source file of its own.
+ *     CC_WITH_ZSTD        reads images whose layers are compressed with zstd, by libzstd: add -lzstd. A layer that
+ *                         is being read then takes as much memory as it asks for, up to 128 MiB, from malloc.
+ *                         Without it such an image is an error that says so
  *     CC_EMBED_KERNEL     the name of an array of bytes, declared before the include: a guest kernel image inside the
  *                         program, used when neither the options nor $CC_KERNEL name one. It comes without modules
  *
@@ -305,8 +308,8 @@ CC_API cc_error_code cc_oci_client_pull(cc_oci_client client, const char *image_
 
 /*
  * Loads an image from a tar file: what `docker save`, podman, skopeo and buildah write (docker-archive), or an OCI
- * image layout in a tar; either one also gzip-compressed. Layers may be gzip-compressed or plain. Layers that the
- * cache has already are not read again.
+ * image layout in a tar. Either one may be compressed, and so may each layer in it: with gzip or, with CC_WITH_ZSTD,
+ * with zstd. Layers that the cache has already are not read again.
  *
  * `tar_path` may be followed by a colon and a reference, "images.tar:alpine:3.20", to choose among several images;
  * without one, a file with several is an error that lists them, unless the platform decides. `opts` may be NULL.

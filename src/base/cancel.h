@@ -121,6 +121,17 @@ static void cci_cancel_detach(struct cci_cancel *c, struct cci_cancel_hook *h)
     cci_mutex_unlock(&c->mutex);
 }
 
+/* CC_OK while the caller still wants the result: for work that does not block but takes long. `what` is what it is
+ * doing: "reading an image". */
+static cc_error_code cci_wait_check(const struct cci_wait *wait, const char *path, const char *what, cc_error *err)
+{
+    if (cci_cancel_is_set(wait->cancel))
+        return cci_fail(err, CC_ERR_CANCELLED, path, "cancelled while %s", what);
+    if (wait->deadline != CCI_FOREVER && cci_os_now() >= wait->deadline)
+        return cci_fail(err, CC_ERR_TIMEOUT, path, "timed out while %s", what);
+    return CC_OK;
+}
+
 /* A mutex and condition variable that a cancellation wakes as well: what most waiters want. */
 struct cci_monitor {
     struct cci_mutex mutex;

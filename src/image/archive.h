@@ -3,7 +3,7 @@
  *
  * `docker save` tars and OCI layouts refer from one member to others in any order, so the tar is read twice: one pass
  * over its headers, which jumps over the contents, notes name, offset and size of every member; after that, members are
- * read in place, several at a time. A tar that is gzip-compressed as a whole is first decompressed to an unnamed file
+ * read in place, several at a time. A tar that is compressed as a whole is first decompressed to an unnamed file
  * in the cache directory. An OCI layout in a directory is the same with files for members (archive_dir.h).
  *
  * Members may be links to others: before version 25, Docker wrote layers that several images share as
@@ -12,9 +12,9 @@
 #ifndef CCI_IMAGE_ARCHIVE_H
 #define CCI_IMAGE_ARCHIVE_H
 
-#include "gzip.h"
 #include "layer_tar.h"
 #include "store.h"
+#include "unpack.h"
 
 #define CCI_ARCHIVE_MAX_MEMBERS 262144u
 #define CCI_ARCHIVE_MAX_NAMES ((size_t)32 << 20)       /* bytes of all names together */
@@ -49,22 +49,12 @@ struct cci_archive {
 struct cci_archive_pass {
     struct cci_archive *archive;
     struct cci_tar tar;
-    struct cci_gunzip gunzip;
+    struct cci_unpack unpack;
     uint64_t written; /* bytes of the decompressed copy */
     cc_error *err;    /* for the decompressor's sink */
     cc_error_code code;
     uint8_t chunk[CCI_ARCHIVE_CHUNK];
 };
-
-/* Whether the caller still wants the result. */
-static cc_error_code cci_archive_check_wait(const struct cci_wait *wait, const char *path, cc_error *err)
-{
-    if (cci_cancel_is_set(wait->cancel))
-        return cci_fail(err, CC_ERR_CANCELLED, path, "cancelled while reading an image");
-    if (wait->deadline != CCI_FOREVER && cci_os_now() >= wait->deadline)
-        return cci_fail(err, CC_ERR_TIMEOUT, path, "timed out while reading an image");
-    return CC_OK;
-}
 
 static cc_error_code cci_archive_fail_read(const struct cci_archive *a, int64_t r, cc_error *err)
 {
@@ -158,7 +148,7 @@ static cc_error_code cci_archive_scan(struct cci_archive_pass *pass, cc_error *e
     struct cci_archive *a = pass->archive;
     uint64_t at = 0;
     for (;;) {
-        cc_error_code code = cci_archive_check_wait(a->wait, a->path, err);
+        cc_error_code code = cci_wait_check(a->wait, a->path, "reading an image", err);
         int64_t n = code ? 0 : cci_os_pread_all(a->fd, pass->chunk, 8192, at);
         if (code)
             return code;
@@ -178,7 +168,8 @@ static int cci_archive_sink(void *ctx, const uint8_t *p, size_t n)
     struct cci_archive_pass *pass = ctx;
     struct cci_archive *a = pass->archive;
     int r = 0;
-    pass->code = cci_archive_check_wait(a->wait, a->path, pass->err); /* a little input may become a lot of output */
+    pass->code =
+        cci_wait_check(a->wait, a->path, "reading an image", pass->err); /* a little input may become a lot of output */
     if (pass->code)
         return 1;
     if (n > CCI_ARCHIVE_MAX_PLAIN - pass->written)
@@ -196,26 +187,25 @@ static int cci_archive_sink(void *ctx, const uint8_t *p, size_t n)
 }
 
 /* Decompresses the file at `from` to a->fd, reading the headers as they pass. */
-static cc_error_code cci_archive_inflate(struct cci_archive_pass *pass, cci_fd from, cc_error *err)
+static cc_error_code cci_archive_unpack(struct cci_archive_pass *pass, cci_fd from, cc_error *err)
 {
     struct cci_archive *a = pass->archive;
     pass->err = err;
-    cci_gunzip_init(&pass->gunzip);
     for (uint64_t at = 0;;) {
-        cc_error_code code = cci_archive_check_wait(a->wait, a->path, err);
+        cc_error_code code = cci_wait_check(a->wait, a->path, "reading an image", err);
         if (code)
             return code;
         int64_t n = cci_os_pread_all(from, pass->chunk, sizeof(pass->chunk), at);
         if (n < 0)
             return cci_archive_fail_read(a, n, err);
-        enum cci_gunzip_status status =
-            n ? cci_gunzip_feed(&pass->gunzip, pass->chunk, (size_t)n, cci_archive_sink, pass)
-              : cci_gunzip_finish(&pass->gunzip);
+        enum cci_unpack_status status =
+            n ? cci_unpack_feed(&pass->unpack, pass->chunk, (size_t)n, cci_archive_sink, pass)
+              : cci_unpack_finish(&pass->unpack);
         if (pass->code)
             return pass->code;
-        if (status != CCI_GUNZIP_OK)
+        if (status != CCI_UNPACK_OK)
             return cci_fail(err, CC_ERR_IO, a->path, "the image file cannot be decompressed: %s",
-                            cci_gunzip_strerror(&pass->gunzip));
+                            cci_unpack_strerror(&pass->unpack));
         if (n == 0)
             return CC_OK;
         at += (uint64_t)n;
@@ -241,10 +231,11 @@ static void cci_archive_sort(struct cci_archive *a)
 }
 
 /* Opens the file and finds out whether it is compressed. */
-static cc_error_code cci_archive_open_file(struct cci_archive *a, const char *path, bool *gzip, cc_error *err)
+static cc_error_code cci_archive_open_file(struct cci_archive *a, const char *path, enum cci_packing *packing,
+                                           cc_error *err)
 {
     struct cci_os_stat st;
-    uint8_t head[6] = {0};
+    uint8_t head[CCI_UNPACK_HEAD] = {0};
     a->fd = cci_os_open(path, CCI_OS_RDONLY | CCI_OS_NONBLOCK, 0);
     int64_t r = a->fd < 0 ? a->fd : cci_os_fstat(a->fd, &st);
     if (r < 0)
@@ -254,11 +245,8 @@ static cc_error_code cci_archive_open_file(struct cci_archive *a, const char *pa
     r = cci_os_pread_all(a->fd, head, sizeof(head), 0);
     if (r < 0)
         return cci_archive_fail_read(a, r, err);
-    *gzip = head[0] == 0x1f && head[1] == 0x8b;
-    const char *foreign = cci_layer_foreign(head);
-    if (foreign)
-        return cci_fail(err, CC_ERR_IO, path, "the image file is compressed with %s; only gzip is supported", foreign);
-    return CC_OK;
+    cc_error_code code = cci_packing_find(head, packing, err);
+    return code ? cci_fail_within(err, code, "the image file") : CC_OK;
 }
 
 /*
@@ -269,15 +257,15 @@ static cc_error_code cci_archive_open(struct cci_archive *a, const struct cci_st
                                       const struct cci_wait *wait, cc_error *err)
 {
     static const struct cci_tar_ops ops = {cci_archive_entry, cci_archive_data, cci_archive_entry_end};
-    bool gzip = false;
+    enum cci_packing packing = CCI_PACKING_NONE;
     cci_fd packed = CCI_NO_FD;
     memset(a, 0, sizeof(*a));
     a->fd = CCI_NO_FD;
     a->wait = wait;
     struct cci_archive_pass *pass = cci_mem_alloc(sizeof(*pass));
     a->path = cci_mem_strdup(path);
-    cc_error_code code = pass && a->path ? cci_archive_open_file(a, path, &gzip, err) : cci_fail_nomem(err);
-    if (!code && gzip) {
+    cc_error_code code = pass && a->path ? cci_archive_open_file(a, path, &packing, err) : cci_fail_nomem(err);
+    if (!code && packing != CCI_PACKING_NONE) {
         char *tmp = cci_store_path(store, "tmp", "");
         packed = a->fd;
         a->fd = tmp ? cci_os_tmpfile(tmp) : -ENOMEM;
@@ -290,7 +278,12 @@ static cc_error_code cci_archive_open(struct cci_archive *a, const struct cci_st
         pass->written = 0;
         pass->code = CC_OK;
         cci_tar_init(&pass->tar, &ops, pass);
-        code = gzip ? cci_archive_inflate(pass, packed, err) : cci_archive_scan(pass, err);
+        if (packing == CCI_PACKING_NONE) {
+            code = cci_archive_scan(pass, err);
+        } else if (!(code = cci_unpack_init(&pass->unpack, packing, err))) {
+            code = cci_archive_unpack(pass, packed, err);
+            cci_unpack_free(&pass->unpack);
+        }
         if (!code)
             code = cci_tar_finish(&pass->tar, err);
         cci_tar_free(&pass->tar);
@@ -367,7 +360,7 @@ static cc_error_code cci_archive_read(struct cci_archive *a, const struct cci_ar
     a->documents += m->size;
     if (a->documents > CCI_ARCHIVE_MAX_DOCUMENTS)
         return cci_fail(err, CC_ERR_IO, a->path, "the image file has too many manifests; name one image");
-    cc_error_code code = cci_archive_check_wait(a->wait, a->path, err);
+    cc_error_code code = cci_wait_check(a->wait, a->path, "reading an image", err);
     uint8_t *p = code ? NULL : cci_buf_reserve(out, (size_t)m->size + 1);
     if (code || !p)
         return code ? code : cci_fail_nomem(err);

@@ -44,7 +44,7 @@ static int cci_archive_dir_blob(void *ctx, const char *name)
     if (!cci_digest_from_hex(name, strlen(name), &digest))
         return 0;
     (void)snprintf(path, sizeof(path), "blobs/sha256/%s", name);
-    l->code = cci_archive_check_wait(l->archive->wait, l->archive->path, l->err);
+    l->code = cci_wait_check(l->archive->wait, l->archive->path, "reading an image", l->err);
     if (!l->code)
         l->code = cci_archive_dir_file(l->archive, path, l->err);
     return l->code ? 1 : 0;

@@ -147,7 +147,7 @@ static cc_error_code cci_dir_copy(struct cci_dir_layer *d, cci_fd fd, uint64_t a
                                   cc_error *err)
 {
     while (n) {
-        cc_error_code code = cci_archive_check_wait(d->wait, d->root, err);
+        cc_error_code code = cci_wait_check(d->wait, d->root, "reading an image", err);
         size_t part = (size_t)CCI_MIN(n, (uint64_t)sizeof(d->chunk));
         int64_t got = code ? 0 : cci_os_pread_all(fd, d->chunk, part, at);
         if (!code && got < 0)
@@ -262,7 +262,7 @@ static cc_error_code cci_dir_add(struct cci_dir_layer *d, const struct cci_os_no
 {
     struct cci_index_entry e;
     const char *first = NULL, *slash = strrchr(name, '/'), *base = slash ? slash + 1 : name;
-    cc_error_code code = cci_archive_check_wait(d->wait, d->root, err);
+    cc_error_code code = cci_wait_check(d->wait, d->root, "reading an image", err);
     cci_dir_entry(node, name, &e);
     if (code || e.type == CCI_INDEX_SOCKET)
         return code;

@@ -105,7 +105,7 @@ static cc_error_code cci_export_open(struct cci_export *x, const char *path, cc_
 static cc_error_code cci_export_put(void *ctx, const uint8_t *p, size_t n, cc_error *err)
 {
     struct cci_export *x = ctx;
-    cc_error_code code = cci_archive_check_wait(x->wait, x->dir, err);
+    cc_error_code code = cci_wait_check(x->wait, x->dir, "writing an image", err);
     if (code)
         return code;
     cci_sha256_update(&x->hash, p, n);

@@ -1,7 +1,7 @@
 /*
  * image/import.h - import of one layer into the store, in one streaming pass.
  *
- *     caller's thread   feed -> SHA-256 (compressed) -> gunzip ->+
+ *     caller's thread   feed -> SHA-256 (compressed) -> unpack ->+
  *     import's thread                                            +-> SHA-256 (diffID) -> tar -> data and index
  *
  * Bytes are pushed in as they come, from a file or a network, in pieces of any size; memory is bounded whatever the
@@ -9,16 +9,17 @@
  * nothing behind. Feed returns an error as soon as one is known, also one of the other thread; then, as after any
  * success, abort or finish frees the import.
  *
- * A layer is plain tar or gzip; which of them is told by its first bytes, and must agree with what the manifest said.
- * A decompression bomb ends at a declared limit (by default CCI_IMPORT_MAX_TAR).
+ * A layer is plain tar, gzip or zstd; which of them is told by its first bytes, and must agree with what the manifest
+ * said. A decompression bomb ends at a declared limit (by default CCI_IMPORT_MAX_TAR); and as a few bytes of one may
+ * become gigabytes, what comes out is what the caller's wait is looked at for, too.
  */
 #ifndef CCI_IMAGE_IMPORT_H
 #define CCI_IMAGE_IMPORT_H
 
-#include "gzip.h"
 #include "layer_tar.h"
 #include "manifest.h"
 #include "stage.h"
+#include "unpack.h"
 
 #define CCI_IMPORT_MAX_TAR ((uint64_t)64 << 30) /* bytes of a layer, uncompressed */
 
@@ -28,17 +29,33 @@ struct cci_import_spec {
     bool has_digest;           /* the next two are known: they are of the bytes that are fed */
     struct cci_digest digest;
     uint64_t size;
-    enum cci_media media; /* CCI_MEDIA_LAYER or _LAYER_GZIP; CCI_MEDIA_UNKNOWN takes either */
+    enum cci_media media; /* CCI_MEDIA_LAYER, _LAYER_GZIP or _LAYER_ZSTD; CCI_MEDIA_UNKNOWN takes any of them */
     uint64_t max_tar;     /* 0: CCI_IMPORT_MAX_TAR */
+    const struct cci_wait
+        *wait; /* what feed and finish work under; outlives the import. NULL: for as long as it takes */
 };
+
+/* Whether layers of a media type can be imported by this program; `i` is its number in the image, from 0. */
+static cc_error_code cci_import_check_media(const struct cci_descriptor *d, size_t i, const char *path, cc_error *err)
+{
+    if (d->media == CCI_MEDIA_LAYER_ZSTD && cci_unzstd_missing())
+        return cci_fail(err, CC_ERR_IO, path, "layer %zu (%.150s) is %s", i + 1, d->media_text, cci_unzstd_missing());
+    if (d->media != CCI_MEDIA_LAYER && d->media != CCI_MEDIA_LAYER_GZIP && d->media != CCI_MEDIA_LAYER_ZSTD)
+        return cci_fail(err, CC_ERR_IO, path,
+                        "layer %zu has the media type \"%.150s\", which is not supported: layers are read as plain tar "
+                        "or compressed with gzip or zstd",
+                        i + 1, d->media_text);
+    return CC_OK;
+}
 
 struct cci_import {
     struct cci_import_spec spec;
-    uint64_t fed;            /* bytes */
-    struct cci_sha256 outer; /* of what is fed, if it is compressed and its digest known */
-    uint8_t head[6];         /* the first bytes, until they show the format */
-    bool known, gzip;        /* they have; they did */
-    struct cci_gunzip gunzip;
+    uint64_t fed;                  /* bytes */
+    struct cci_sha256 outer;       /* of what is fed, if it is compressed and its digest known */
+    uint8_t head[CCI_UNPACK_HEAD]; /* the first bytes, until they show the format */
+    bool known;                    /* they have */
+    enum cci_packing packing;
+    struct cci_unpack unpack; /* unless that is CCI_PACKING_NONE */
     struct cci_stage stage;
 
     /* The import thread's: */
@@ -82,7 +99,7 @@ static cc_error_code cci_import_begin(struct cci_store *store, const struct cci_
     im->fed = 0;
     memset(im->head, 0, sizeof(im->head));
     im->known = false;
-    im->gzip = false;
+    im->packing = CCI_PACKING_NONE;
     im->tar_bytes = 0;
     cci_sha256_init(&im->outer);
     cci_sha256_init(&im->inner);
@@ -103,38 +120,66 @@ static cc_error_code cci_import_begin(struct cci_store *store, const struct cci_
 static int cci_import_sink(void *ctx, const uint8_t *p, size_t n)
 {
     struct cci_import *im = ctx;
+    if (im->spec.wait && cci_wait_check(im->spec.wait, NULL, "", NULL))
+        return 1;
     return cci_stage_put(&im->stage, p, n) ? 0 : 1;
+}
+
+/* Whether a layer of this media type may be packed so. */
+static bool cci_import_agrees(enum cci_media media, enum cci_packing packing)
+{
+    switch (media) {
+    case CCI_MEDIA_LAYER:
+        return packing == CCI_PACKING_NONE;
+    case CCI_MEDIA_LAYER_GZIP:
+        return packing == CCI_PACKING_GZIP;
+    case CCI_MEDIA_LAYER_ZSTD:
+        return packing == CCI_PACKING_ZSTD;
+    default:
+        return true;
+    }
 }
 
 /* The first bytes are there (zeroes where the layer is shorter): find out the format, and start with them. */
 static cc_error_code cci_import_start(struct cci_import *im, cc_error *err)
 {
-    const char *foreign = cci_layer_foreign(im->head);
+    enum cci_packing packing;
     im->known = true;
-    im->gzip = im->head[0] == 0x1f && im->head[1] == 0x8b;
-    if (foreign)
-        return cci_fail(err, CC_ERR_IO, NULL, "it is compressed with %s; only gzip is supported", foreign);
-    if ((im->spec.media == CCI_MEDIA_LAYER && im->gzip) || (im->spec.media == CCI_MEDIA_LAYER_GZIP && !im->gzip))
-        return cci_fail(err, CC_ERR_IO, NULL, "it is %s, but its media type says the opposite",
-                        im->gzip ? "compressed with gzip" : "not compressed with gzip");
-    if (im->gzip)
-        cci_gunzip_init(&im->gunzip);
-    return CC_OK;
+    cc_error_code code = cci_packing_find(im->head, &packing, err);
+    if (code)
+        return code;
+    if (!cci_import_agrees(im->spec.media, packing))
+        return cci_fail(err, CC_ERR_IO, NULL, "it is compressed with %s, but its media type says the opposite",
+                        cci_packing_name(packing));
+    if (packing != CCI_PACKING_NONE)
+        code = cci_unpack_init(&im->unpack, packing, err);
+    if (!code)
+        im->packing = packing;
+    return code;
 }
 
 /* The next bytes, their format known. */
 static cc_error_code cci_import_pass(struct cci_import *im, const uint8_t *p, size_t n, cc_error *err)
 {
-    if (!im->gzip)
+    if (im->packing == CCI_PACKING_NONE)
         return cci_stage_put(&im->stage, p, n) ? CC_OK : cci_stage_error(&im->stage, err);
     if (im->spec.has_digest)
         cci_sha256_update(&im->outer, p, n);
-    enum cci_gunzip_status status = cci_gunzip_feed(&im->gunzip, p, n, cci_import_sink, im);
-    if (status == CCI_GUNZIP_OK)
+    enum cci_unpack_status status = cci_unpack_feed(&im->unpack, p, n, cci_import_sink, im);
+    if (status == CCI_UNPACK_OK)
         return CC_OK;
-    if (status == CCI_GUNZIP_STOPPED)
-        return cci_stage_error(&im->stage, err);
-    return cci_fail(err, CC_ERR_IO, NULL, "%s", cci_gunzip_strerror(&im->gunzip));
+    if (status == CCI_UNPACK_BAD)
+        return cci_fail(err, CC_ERR_IO, NULL, "%s", cci_unpack_strerror(&im->unpack));
+    cc_error_code code = cci_stage_error(&im->stage, err);
+    return code ? code : cci_wait_check(im->spec.wait, NULL, "decompressing it", err);
+}
+
+/* Frees all but the stage and the layer. */
+static void cci_import_free(struct cci_import *im)
+{
+    if (im->packing != CCI_PACKING_NONE)
+        cci_unpack_free(&im->unpack);
+    cci_mem_free(im);
 }
 
 /* Gives up; nothing is left in the store. NULL is fine. */
@@ -144,7 +189,7 @@ static void cci_import_abort(struct cci_import *im)
         return;
     (void)cci_stage_end(&im->stage, false, NULL);
     cci_layer_tar_drop(&im->layer);
-    cci_mem_free(im);
+    cci_import_free(im);
 }
 
 static cc_error_code cci_import_bytes(struct cci_import *im, const uint8_t *p, size_t n, cc_error *err)
@@ -186,10 +231,10 @@ static cc_error_code cci_import_check_outer(struct cci_import *im, cc_error *err
         if (!code && im->fed)
             code = cci_import_pass(im, im->head, (size_t)im->fed, err);
     }
-    if (code || !im->gzip)
+    if (code || im->packing == CCI_PACKING_NONE)
         return code;
-    if (cci_gunzip_finish(&im->gunzip) != CCI_GUNZIP_OK)
-        return cci_fail(err, CC_ERR_IO, NULL, "%s", cci_gunzip_strerror(&im->gunzip));
+    if (cci_unpack_finish(&im->unpack) != CCI_UNPACK_OK)
+        return cci_fail(err, CC_ERR_IO, NULL, "%s", cci_unpack_strerror(&im->unpack));
     cci_sha256_final(&im->outer, got.bytes);
     if (im->spec.has_digest && !cci_digest_equal(&got, &im->spec.digest))
         return cci_fail(err, CC_ERR_IO, NULL, "its digest is %s: it was damaged or exchanged",
@@ -202,7 +247,7 @@ static cc_error_code cci_import_check_inner(struct cci_import *im, cc_error *err
 {
     struct cci_digest got;
     cci_sha256_final(&im->inner, got.bytes);
-    if (!im->gzip && im->spec.has_digest && !cci_digest_equal(&got, &im->spec.digest))
+    if (im->packing == CCI_PACKING_NONE && im->spec.has_digest && !cci_digest_equal(&got, &im->spec.digest))
         return cci_fail(err, CC_ERR_IO, NULL, "its digest is %s: it was damaged or exchanged",
                         cci_digest_spell(&got).text);
     if (!cci_digest_equal(&got, &im->spec.diff_id))
@@ -225,7 +270,7 @@ static cc_error_code cci_import_finish(struct cci_import *im, struct cci_layer *
     if (code)
         (void)cci_import_fail(im, err, code);
     cci_layer_tar_drop(&im->layer);
-    cci_mem_free(im);
+    cci_import_free(im);
     return code;
 }
 

@@ -35,21 +35,6 @@ struct cci_layer_tar {
     bool skip;             /* the current entry is none of the layer's files */
 };
 
-/* Compressed formats that are not read, by their first six bytes; NULL for all others. */
-static const char *cci_layer_foreign(const uint8_t *p)
-{
-    static const struct {
-        uint8_t magic[6];
-        size_t n;
-        const char *name;
-    } table[] = {
-        {{0x28, 0xb5, 0x2f, 0xfd}, 4, "zstd"}, {{0xfd, '7', 'z', 'X', 'Z', 0}, 6, "xz"}, {{'B', 'Z', 'h'}, 3, "bzip2"}};
-    for (size_t i = 0; i < CCI_COUNT(table); i++)
-        if (memcmp(p, table[i].magic, table[i].n) == 0)
-            return table[i].name;
-    return NULL;
-}
-
 /* For a message: enough of a path to find it, without bytes that a terminal would act on. */
 struct cci_layer_path_text {
     char text[200];

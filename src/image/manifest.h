@@ -27,6 +27,7 @@ enum cci_media {
     CCI_MEDIA_CONFIG,
     CCI_MEDIA_LAYER,      /* plain tar */
     CCI_MEDIA_LAYER_GZIP, /* gzip-compressed tar */
+    CCI_MEDIA_LAYER_ZSTD, /* zstd-compressed tar */
 };
 
 struct cci_descriptor {
@@ -63,10 +64,13 @@ static enum cci_media cci_media_parse(const char *text)
         {"application/vnd.docker.container.image.v1+json", CCI_MEDIA_CONFIG},
         {"application/vnd.oci.image.layer.v1.tar", CCI_MEDIA_LAYER},
         {"application/vnd.oci.image.layer.v1.tar+gzip", CCI_MEDIA_LAYER_GZIP},
+        {"application/vnd.oci.image.layer.v1.tar+zstd", CCI_MEDIA_LAYER_ZSTD},
         {"application/vnd.oci.image.layer.nondistributable.v1.tar", CCI_MEDIA_LAYER},
         {"application/vnd.oci.image.layer.nondistributable.v1.tar+gzip", CCI_MEDIA_LAYER_GZIP},
+        {"application/vnd.oci.image.layer.nondistributable.v1.tar+zstd", CCI_MEDIA_LAYER_ZSTD},
         {"application/vnd.docker.image.rootfs.diff.tar", CCI_MEDIA_LAYER},
         {"application/vnd.docker.image.rootfs.diff.tar.gzip", CCI_MEDIA_LAYER_GZIP},
+        {"application/vnd.docker.image.rootfs.diff.tar.zstd", CCI_MEDIA_LAYER_ZSTD},
         {"application/vnd.docker.image.rootfs.foreign.diff.tar", CCI_MEDIA_LAYER},
         {"application/vnd.docker.image.rootfs.foreign.diff.tar.gzip", CCI_MEDIA_LAYER_GZIP},
     };

@@ -18,7 +18,7 @@
 struct cci_manifest_layer {
     struct cci_digest digest;
     uint64_t size;
-    bool gzip;
+    enum cci_media media;
     bool blob; /* the bytes are in blobs/; else they come from the recipe */
 };
 
@@ -38,6 +38,7 @@ static cc_error_code cci_manifest_plain(const struct cci_layer *layer, struct cc
     cci_fd fd;
     memset(out, 0, sizeof(*out));
     out->digest = layer->diff_id;
+    out->media = CCI_MEDIA_LAYER;
     cc_error_code code = cci_recipe_open_file(layer->path, "tar", &fd, err);
     if (!code)
         code = cci_recipe_size(fd, &out->size, err);
@@ -62,7 +63,7 @@ static cc_error_code cci_manifest_plan(const struct cci_image *image, struct cci
         if (d && !plain && cci_manifest_has_blob(image->store, d)) {
             layers[i].digest = d->digest;
             layers[i].size = d->size;
-            layers[i].gzip = d->media == CCI_MEDIA_LAYER_GZIP;
+            layers[i].media = d->media;
             layers[i].blob = true;
             continue;
         }
@@ -82,6 +83,13 @@ static void cci_manifest_put_descriptor(struct cci_buf *out, const char *media, 
     (void)cci_buf_str(out, text); /* the caller closes it */
 }
 
+static const char *cci_manifest_layer_media(enum cci_media media)
+{
+    return media == CCI_MEDIA_LAYER_GZIP   ? "application/vnd.oci.image.layer.v1.tar+gzip"
+           : media == CCI_MEDIA_LAYER_ZSTD ? "application/vnd.oci.image.layer.v1.tar+zstd"
+                                           : "application/vnd.oci.image.layer.v1.tar";
+}
+
 static cc_error_code cci_manifest_spell(const struct cci_image *image, const struct cci_manifest_layer *layers,
                                         struct cci_buf *out, cc_error *err)
 {
@@ -92,10 +100,7 @@ static cc_error_code cci_manifest_spell(const struct cci_image *image, const str
     (void)cci_buf_str(out, "},\"layers\":[");
     for (size_t i = 0; i < image->layer_count; i++) {
         (void)cci_buf_str(out, i ? "," : "");
-        cci_manifest_put_descriptor(out,
-                                    layers[i].gzip ? "application/vnd.oci.image.layer.v1.tar+gzip"
-                                                   : "application/vnd.oci.image.layer.v1.tar",
-                                    &layers[i].digest, layers[i].size);
+        cci_manifest_put_descriptor(out, cci_manifest_layer_media(layers[i].media), &layers[i].digest, layers[i].size);
         (void)cci_buf_str(out, "}");
     }
     (void)cci_buf_str(out, "]}");

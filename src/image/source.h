@@ -18,8 +18,6 @@
 
 #define CCI_SOURCE_MAX_WORKERS 4u /* layers imported at once; each takes two threads and about 3 MiB */
 
-#define CCI_SOURCE_SLICE ((size_t)16 << 10) /* between two looks at the wait: a thousand times as much may come out */
-
 struct cci_image {
     struct cci_mutex mutex;
     unsigned refs;
@@ -128,13 +126,11 @@ static cc_error_code cci_source_feed(const struct cci_archive *a, const struct c
             return cci_archive_fail_read(a, n, err);
         if (n == 0)
             return cci_fail(err, CC_ERR_IO, a->path, "the image file is cut short");
-        for (size_t done = 0; done < (size_t)n; done += CCI_SOURCE_SLICE) {
-            cc_error_code code = cci_archive_check_wait(a->wait, a->path, err);
-            if (!code)
-                code = cci_import_feed(im, chunk + done, CCI_MIN((size_t)n - done, CCI_SOURCE_SLICE), err);
-            if (code)
-                return code;
-        }
+        cc_error_code code = cci_wait_check(a->wait, a->path, "reading an image", err);
+        if (!code)
+            code = cci_import_feed(im, chunk, (size_t)n, err);
+        if (code)
+            return code;
         at += (uint64_t)n;
     }
     return CC_OK;
@@ -219,11 +215,9 @@ static cc_error_code cci_source_run(struct cci_source_job *job, cc_error *err)
 static cc_error_code cci_source_oci_layer(const struct cci_archive *a, const struct cci_descriptor *d, size_t i,
                                           struct cci_source_layer *out, cc_error *err)
 {
-    if (d->media != CCI_MEDIA_LAYER && d->media != CCI_MEDIA_LAYER_GZIP)
-        return cci_fail(err, CC_ERR_IO, a->path,
-                        "layer %zu has the media type \"%.150s\", which is not supported: layers are "
-                        "read as plain tar or compressed with gzip",
-                        i + 1, d->media_text);
+    cc_error_code code = cci_import_check_media(d, i, a->path, err);
+    if (code)
+        return code;
     out->member = cci_archive_blob(a, &d->digest);
     if (!out->member)
         return cci_fail(err, CC_ERR_IO, a->path, "layer %zu (%s) is not in the image file%s", i + 1,
@@ -248,6 +242,7 @@ static cc_error_code cci_source_find_layers(struct cci_archive *a, const struct 
     cc_error_code code = CC_OK;
     for (size_t i = 0; i < config->layer_count && !code; i++) {
         layers[i].spec.diff_id = config->diff_ids[i];
+        layers[i].spec.wait = a->wait;
         if (from->oci)
             code = cci_source_oci_layer(a, &m->items[i], i, &layers[i], err);
         else

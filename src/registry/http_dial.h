@@ -24,7 +24,7 @@ static cc_error_code cci_http_write(struct cci_http_reader *r, const void *data,
     while (n && !code) {
         size_t piece = CCI_MIN(n, (size_t)65536);
         struct cci_wait shorter = cci_http_shorter(wait, r->idle_ns);
-        code = cci_http_check_wait(wait, err);
+        code = cci_wait_check(wait, NULL, "talking to a server", err);
         if (!code)
             code = cci_conn_write(r->conn, p, piece, &shorter, err);
         code = cci_http_shorter_end(code, wait, &shorter, r->idle_ns, "the server took nothing", err);
@@ -77,7 +77,7 @@ static cc_error_code cci_http_dial_steps(const struct cci_http_dial *d, const st
                                          const struct cci_proxy *proxy, struct cci_http_reader *r,
                                          const struct cci_wait *wait, cc_error *err)
 {
-    cc_error_code code = cci_http_check_wait(wait, err);
+    cc_error_code code = cci_wait_check(wait, NULL, "talking to a server", err);
     if (!code)
         code = d->dialer.dial(d->dialer.ctx, proxy->host ? proxy->host : u->host, proxy->host ? proxy->port : u->port,
                               wait, &r->conn, err);

@@ -21,16 +21,6 @@ struct cci_http_reader {
     uint8_t buf[CCI_HTTP_READER_SIZE];
 };
 
-/* CC_OK unless the caller cancelled or its deadline is over. */
-static cc_error_code cci_http_check_wait(const struct cci_wait *wait, cc_error *err)
-{
-    if (cci_cancel_is_set(wait->cancel))
-        return cci_fail(err, CC_ERR_CANCELLED, NULL, "cancelled during a request");
-    if (wait->deadline != CCI_FOREVER && cci_os_now() >= wait->deadline)
-        return cci_fail(err, CC_ERR_TIMEOUT, NULL, "timed out during a request");
-    return CC_OK;
-}
-
 /* The caller's wait, shortened to `ns` from now. */
 static struct cci_wait cci_http_shorter(const struct cci_wait *wait, uint64_t ns)
 {
@@ -55,7 +45,7 @@ static cc_error_code cci_http_reader_pull(struct cci_http_reader *r, void *buf, 
                                           const struct cci_wait *wait, cc_error *err)
 {
     *got = 0;
-    cc_error_code code = cci_http_check_wait(wait, err);
+    cc_error_code code = cci_wait_check(wait, NULL, "talking to a server", err);
     if (code)
         return code;
     if (r->no_wait)
@@ -72,7 +62,7 @@ static cc_error_code cci_http_reader_pull(struct cci_http_reader *r, void *buf, 
 static cc_error_code cci_http_reader_read(struct cci_http_reader *r, void *buf, size_t n, size_t *got,
                                           const struct cci_wait *wait, cc_error *err)
 {
-    cc_error_code code = cci_http_check_wait(wait, err);
+    cc_error_code code = cci_wait_check(wait, NULL, "talking to a server", err);
     *got = 0;
     if (code || n == 0)
         return code;

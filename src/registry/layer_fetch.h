@@ -81,15 +81,6 @@ static cc_error_code cci_fetch_take(struct cci_fetch *f, const uint8_t *p, size_
     return CC_OK;
 }
 
-static cc_error_code cci_fetch_check_wait(const struct cci_wait *wait, cc_error *err)
-{
-    if (cci_cancel_is_set(wait->cancel))
-        return cci_fail(err, CC_ERR_CANCELLED, NULL, "cancelled while reading an earlier download");
-    if (wait->deadline != CCI_FOREVER && cci_os_now() >= wait->deadline)
-        return cci_fail(err, CC_ERR_TIMEOUT, NULL, "timed out while reading an earlier download");
-    return CC_OK;
-}
-
 /* Feeds what an earlier pull left. `fd` is the file, f->at where to go on. */
 static cc_error_code cci_fetch_replay(struct cci_fetch *f, cci_fd fd, uint64_t size, cc_error *err)
 {
@@ -99,7 +90,7 @@ static cc_error_code cci_fetch_replay(struct cci_fetch *f, cci_fd fd, uint64_t s
             return cci_store_fail(err, (int)n, f->path, "read a download");
         if (n == 0)
             return CC_OK;
-        cc_error_code code = cci_fetch_check_wait(f->registry->wait, err);
+        cc_error_code code = cci_wait_check(f->registry->wait, NULL, "reading an earlier download", err);
         if (!code)
             code = cci_fetch_take(f, f->chunk, (size_t)n, false, err);
         if (code)

@@ -24,12 +24,7 @@ static cc_error_code cci_pull_check_layer(const struct cci_pull *p, size_t i, cc
         return cci_fail(err, CC_ERR_IO, p->name.full,
                         "layer %zu (%s) is one that is only found by its URL (foreign), which is not supported", i + 1,
                         cci_digest_spell(&d->digest).text);
-    if (d->media != CCI_MEDIA_LAYER && d->media != CCI_MEDIA_LAYER_GZIP)
-        return cci_fail(err, CC_ERR_IO, p->name.full,
-                        "layer %zu has the media type \"%.150s\", which is not supported: layers are read as plain tar "
-                        "or compressed with gzip",
-                        i + 1, d->media_text);
-    return CC_OK;
+    return cci_import_check_media(d, i, p->name.full, err);
 }
 
 /* Whether an earlier layer of the image is the same one, so that it is only waited for. */
@@ -66,6 +61,7 @@ static cc_error_code cci_pull_plan(struct cci_pull *p, cc_error *err)
         spec->digest = d->digest;
         spec->size = d->size;
         spec->media = d->media;
+        spec->wait = &p->wait;
         p->names[p->todo_count] = d->digest;
         p->todo[p->todo_count++] = i;
         if (d->size > (uint64_t)INT64_MAX - p->progress.total)

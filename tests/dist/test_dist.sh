@@ -52,6 +52,7 @@ for cc in gcc clang; do
 done
 case_ "without TLS" gcc -std=c11 -DCC_NO_TLS $W -c app.c -o no_tls.o
 case_ "without TLS there is no BearSSL" sh -c '! nm no_tls.o | grep " br_" && nm app.o | grep -q " br_"'
+case_ "with zstd" sh -c "gcc -std=c11 -DCC_WITH_ZSTD $W app.c -lpthread -lzstd -o zstd_app && ./zstd_app"
 case_ "every external symbol begins with cc_" sh -c 'nm -g app.o | grep -q " T cc_init$" && ! nm -g --defined-only app.o | grep -v " T main$" | grep -v "^[0-9a-f]* [A-Z] cc_"'
 
 # Macros: what is defined after our header, less what the system headers that it includes define.

@@ -208,18 +208,22 @@ class Registry:
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
-def build_pull(folder):
-    """Compiles it, unless the build directory has one that is newer than all sources."""
-    binary = os.path.join(os.environ.get("CC_BUILD", folder), "registry_pull")
+def build(folder, name, source="tests/registry/pull.c", flags=(), sanitize="address,undefined"):
+    """Compiles a program, unless the build directory has one that is newer than all sources."""
+    binary = os.path.join(os.environ.get("CC_BUILD", folder), name)
     sources = [os.path.join(d, f) for top in ("src", "guest") for d, _, files in os.walk(os.path.join(ROOT, top))
-               for f in files if f.endswith(".h")] + [os.path.join(ROOT, f) for f in ("cc.h", "tests/registry/pull.c")]
+               for f in files if f.endswith(".h")] + [os.path.join(ROOT, f) for f in ("cc.h", source)]
     if os.path.exists(binary) and os.path.getmtime(binary) > max(map(os.path.getmtime, sources)):
         return binary
-    run("gcc", "-std=c11", "-g", "-O1", "-Wall", "-Wextra", "-Wno-unused-function", "-fsanitize=address,undefined",
-        "-fno-sanitize-recover=all", "-I" + ROOT, os.path.join(ROOT, "tests/registry/pull.c"), "-o", binary + ".new",
-        "-lpthread", "-l:libbearssl.a")
+    run("gcc", "-std=c11", "-g", "-O1", "-Wall", "-Wextra", "-Wno-unused-function", "-Wno-tsan",
+        "-fsanitize=" + sanitize, "-fno-sanitize-recover=all", "-I" + ROOT, os.path.join(ROOT, source), "-o", binary + ".new",
+        "-lpthread", "-l:libbearssl.a", *flags)
     os.replace(binary + ".new", binary)
     return binary
+
+
+def build_pull(folder):
+    return build(folder, "registry_pull")
 
 
 class Puller:

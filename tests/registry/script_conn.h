@@ -34,7 +34,7 @@ static cc_error_code script_read(struct cci_conn *conn, void *buf, size_t n, siz
     if (c->script->cancel_at_read)
         cci_cancel_fire(c->script->cancel_at_read);
     *got = 0;
-    cc_error_code code = cci_http_check_wait(wait, err);
+    cc_error_code code = cci_wait_check(wait, NULL, "talking to a server", err);
     if (code)
         return code;
     if (c->at < c->n && c->text[c->at] == '\1')
@@ -51,7 +51,7 @@ static cc_error_code script_write(struct cci_conn *conn, const void *buf, size_t
                                   cc_error *err)
 {
     struct script_conn *c = (struct script_conn *)conn;
-    cc_error_code code = cci_http_check_wait(wait, err);
+    cc_error_code code = cci_wait_check(wait, NULL, "talking to a server", err);
     if (code)
         return code;
     if (c->at < c->n && c->text[c->at] == '\1')
