@@ -95,6 +95,7 @@ typedef cc_handle cc_oci_client;      /* an image cache, and the way to registri
 typedef cc_handle cc_instance_source; /* an image that instances can be made from */
 typedef cc_handle cc_instance;        /* a virtual machine */
 typedef cc_handle cc_cmd;             /* a command to run in an instance */
+typedef cc_handle cc_file;            /* an open file in an instance */
 typedef cc_handle cc_cancel_token;    /* ends waiting calls from another thread */
 
 /* ==== Errors ========================================================================================= */
@@ -686,6 +687,78 @@ CC_API cc_error_code cc_fs_chown(cc_instance inst, const char *path, int uid, in
 /* Sets the times of access and modification, in seconds since 1970 (os.Chtimes). */
 CC_API cc_error_code cc_fs_chtimes(cc_instance inst, const char *path, int64_t atime_unix, int64_t mtime_unix,
                                    cc_error *err);
+
+/* ---- Open files (os.File) ---- */
+
+#define CC_O_RDONLY 0x0000
+#define CC_O_WRONLY 0x0001
+#define CC_O_RDWR 0x0002
+#define CC_O_APPEND 0x0008 /* every write goes to the end of the file */
+#define CC_O_CREATE 0x0200 /* make the file if it is not there */
+#define CC_O_TRUNC 0x0400  /* make it empty */
+#define CC_O_EXCL 0x0800   /* with CC_O_CREATE: it must not be there, EEXIST (17) */
+
+/*
+ * Opens a file (os.OpenFile): one of RDONLY, WRONLY and RDWR, with any of the others; `perm` are exactly the
+ * permissions of a file that is made. Close it with cc_file_close, or leave that to cc_instance_close. The file lives
+ * as long as it is open, whatever becomes of its name. A guest keeps 65536 files open for its host, beyond that it is
+ * EMFILE (24).
+ *
+ * Any kind of file can be opened. Opening never waits: a FIFO for writing that nobody reads is ENXIO (6), and one for
+ * reading waits in cc_file_read for its first writer.
+ */
+CC_API cc_error_code cc_fs_open_file(cc_instance inst, const char *path, int flags, cc_file_mode perm, cc_file *out,
+                                     cc_error *err);
+
+/* Opens a file for reading (os.Open). */
+CC_API cc_error_code cc_fs_open(cc_instance inst, const char *path, cc_file *out, cc_error *err);
+
+/* Opens a file for reading and writing, made with 0666 or emptied (os.Create). */
+CC_API cc_error_code cc_fs_create(cc_instance inst, const char *path, cc_file *out, cc_error *err);
+
+/*
+ * Closes it, and ends calls of other threads on it with CC_ERR_ALREADY_CLOSED, those that wait for a FIFO or a terminal
+ * at once. An error of the guest's close(2) is CC_ERR_IO; the file is closed all the same.
+ */
+CC_API cc_error_code cc_file_close(cc_file f, cc_error *err);
+
+/*
+ * Reads up to `len` bytes at the file's position and moves it on (File.Read). *n is 0 at the end of the file, and
+ * otherwise at least 1; of a regular file it is less than `len` only at the end. A FIFO or terminal gives what is
+ * there, and waits when there is nothing. A directory is EISDIR (21). Up to 64 KiB are one round trip.
+ *
+ * Several threads may use one file: no two calls see the same bytes or mix theirs, and other files do not wait.
+ */
+CC_API cc_error_code cc_file_read(cc_file f, uint8_t *buf, size_t len, size_t *n, cc_error *err);
+
+/*
+ * Writes all `len` bytes at the file's position, or at the end with CC_O_APPEND, and moves it on (File.Write). *n is
+ * how many were written, also on failure. More than 64 KiB are several writes in the guest: another program's may come
+ * between them.
+ */
+CC_API cc_error_code cc_file_write(cc_file f, const uint8_t *buf, size_t len, size_t *n, cc_error *err);
+
+typedef enum {
+    CC_SEEK_SET = 0, /* from the start */
+    CC_SEEK_CUR = 1, /* from the position */
+    CC_SEEK_END = 2  /* from the end */
+} cc_seek_whence;
+
+/* Moves the position (File.Seek); it may lie beyond the end, and what is written there leaves a hole. `new_offset` may
+ * be NULL. A FIFO is ESPIPE (29). */
+CC_API cc_error_code cc_file_seek(cc_file f, int64_t offset, cc_seek_whence whence, int64_t *new_offset, cc_error *err);
+
+/* Returns when what was written is on the guest's disk (File.Sync). */
+CC_API cc_error_code cc_file_sync(cc_file f, cc_error *err);
+
+/* Cuts the file, or extends it with zeroes; the position stays (File.Truncate). */
+CC_API cc_error_code cc_file_truncate(cc_file f, int64_t size, cc_error *err);
+
+/* What is open (File.Stat). Release *out with cc_file_info_free. */
+CC_API cc_error_code cc_file_stat(cc_file f, cc_file_info *out, cc_error *err);
+
+/* The path it was opened with (File.Name); free it with cc_free_string. NULL for a bad handle. */
+CC_API char *cc_file_name(cc_file f);
 
 /* The file system that a path is on. */
 typedef struct {

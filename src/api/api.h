@@ -7,6 +7,7 @@
 #include "cache.h"
 #include "cmd_run.h"
 #include "cmd_set.h"
+#include "file.h"
 #include "fs.h"
 #include "fs_path.h"
 #include "host.h"

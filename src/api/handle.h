@@ -16,7 +16,16 @@
 #include "../base/error.h"
 #include "../base/os.h"
 
-enum cci_kind { CCI_KIND_NONE, CCI_KIND_TOKEN, CCI_KIND_CLIENT, CCI_KIND_SOURCE, CCI_KIND_INSTANCE, CCI_KIND_CMD };
+enum cci_kind {
+    CCI_KIND_NONE,
+    CCI_KIND_TOKEN,
+    CCI_KIND_CLIENT,
+    CCI_KIND_SOURCE,
+    CCI_KIND_INSTANCE,
+    CCI_KIND_CMD,
+    CCI_KIND_FILE,
+    CCI_KIND_WATCH
+};
 
 /* First member of every object behind a handle. */
 struct cci_object {
@@ -48,15 +57,19 @@ static struct cci_registry {
 
 static const char *cci_kind_name(enum cci_kind kind)
 {
-    static const char *const names[] = {"handle",          "cancel token", "OCI client",
-                                        "instance source", "instance",     "command"};
+    static const char *const names[] = {
+        [CCI_KIND_NONE] = "handle",       [CCI_KIND_TOKEN] = "cancel token",
+        [CCI_KIND_CLIENT] = "OCI client", [CCI_KIND_SOURCE] = "instance source",
+        [CCI_KIND_INSTANCE] = "instance", [CCI_KIND_CMD] = "command",
+        [CCI_KIND_FILE] = "file",         [CCI_KIND_WATCH] = "watch",
+    };
     return names[kind];
 }
 
 /* Of these a stale handle is "already closed"; of the others it is "invalid". */
 static bool cci_kind_is_closed(enum cci_kind kind)
 {
-    return kind == CCI_KIND_INSTANCE;
+    return kind == CCI_KIND_INSTANCE || kind == CCI_KIND_FILE || kind == CCI_KIND_WATCH;
 }
 
 static cc_handle cci_handle_make(enum cci_kind kind, uint32_t generation, uint32_t slot)

@@ -1,0 +1,245 @@
+/*
+ * api/file.h - open files: the handle's side of control/openfile.h.
+ *
+ * A file is a call's worth of state: the guest has the descriptor and its position. Every call on one is also a call
+ * on its instance. Closing takes the handle away, so one thread closes; those inside end with CC_ERR_ALREADY_CLOSED.
+ */
+#ifndef CCI_API_FILE_H
+#define CCI_API_FILE_H
+
+#include "../control/openfile.h"
+#include "fs.h"
+
+struct cci_file {
+    struct cci_object object;
+    struct cci_instance *inst;     /* one reference to its object */
+    struct cci_instance_item item; /* in the instance's list of what closing takes along */
+    struct cci_openfile open;
+};
+
+static void cci_file_destroy(struct cci_object *o)
+{
+    struct cci_file *f = (struct cci_file *)o;
+    cci_openfile_destroy(&f->open);
+    cci_instance_forget(f->inst, &f->item);
+    cci_object_unref(&f->inst->object);
+    cci_mem_free(f);
+}
+
+/* ---- Opening ---------------------------------------------------------------------------------------------- */
+
+/* With the instance entered. */
+static cc_error_code cci_file_open(struct cci_instance *i, const char *path, int flags, cc_file_mode perm, cc_file *out,
+                                   cc_error *err)
+{
+    const struct cci_wait wait = CCI_WAIT_FOREVER;
+    struct cci_file *f = cci_mem_zalloc(1, sizeof(*f));
+    if (!f)
+        return cci_fail_nomem(err);
+    cc_error_code code = cci_openfile_open(&f->open, i->vm.control, path, (unsigned)flags, perm, &wait, err);
+    if (code) {
+        cci_mem_free(f);
+        return code;
+    }
+    cci_object_init(&f->object, cci_file_destroy);
+    f->inst = i;
+    cci_object_ref(&i->object);
+    cci_object_ref(&f->object); /* a handle may be closed as soon as it exists */
+    code = cci_handle_publish(&f->object, CCI_KIND_FILE, out, err);
+    if (code == CC_OK)
+        cci_instance_remember(i, &f->item, f->object.handle);
+    else
+        (void)cci_openfile_close(&f->open, &wait, NULL);
+    cci_object_unref(&f->object);
+    return code;
+}
+
+static cc_error_code cci_file_new(cc_instance inst, const char *path, int flags, cc_file_mode perm, cc_file *out,
+                                  cc_error *err)
+{
+    const int known = CC_O_WRONLY | CC_O_RDWR | CC_O_APPEND | CC_O_CREATE | CC_O_TRUNC | CC_O_EXCL;
+    struct cci_instance *i;
+    cci_error_clear(err);
+    if (out)
+        *out = 0;
+    if ((flags & ~known) || (flags & (CC_O_WRONLY | CC_O_RDWR)) == (CC_O_WRONLY | CC_O_RDWR))
+        return cci_fail(err, CC_ERR_INVALID_ARGUMENT, path,
+                        "flags has bits that are no CC_O_ flags, or WRONLY and RDWR");
+    if (perm & ~(cc_file_mode)07777)
+        return cci_fail(err, CC_ERR_INVALID_ARGUMENT, path, "perm has bits beyond 07777");
+    cc_error_code code = cci_fs_enter(inst, path, out, &i, err);
+    if (code)
+        return code;
+    code = cci_file_open(i, path, flags, perm, out, err);
+    cci_instance_leave(i);
+    return code;
+}
+
+CC_API cc_error_code cc_fs_open_file(cc_instance inst, const char *path, int flags, cc_file_mode perm, cc_file *out,
+                                     cc_error *err)
+{
+    return cci_api_end("open_file", cci_file_new(inst, path, flags, perm, out, err), err);
+}
+
+CC_API cc_error_code cc_fs_open(cc_instance inst, const char *path, cc_file *out, cc_error *err)
+{
+    return cci_api_end("open", cci_file_new(inst, path, CC_O_RDONLY, 0, out, err), err);
+}
+
+CC_API cc_error_code cc_fs_create(cc_instance inst, const char *path, cc_file *out, cc_error *err)
+{
+    return cci_api_end("create", cci_file_new(inst, path, CC_O_RDWR | CC_O_CREATE | CC_O_TRUNC, 0666, out, err), err);
+}
+
+/* ---- Calls on one ----------------------------------------------------------------------------------------- */
+
+/* The file behind a handle, for one call: with its instance entered. */
+static cc_error_code cci_file_enter(cc_file file, struct cci_file **out, cc_error *err)
+{
+    struct cci_object *o;
+    cc_error_code code = cci_handle_get(file, CCI_KIND_FILE, &o, err);
+    if (code)
+        return code;
+    *out = (struct cci_file *)o;
+    code = cci_instance_enter_object((*out)->inst, err);
+    if (code)
+        cci_object_unref(o);
+    return code;
+}
+
+static void cci_file_leave(struct cci_file *f)
+{
+    struct cci_instance *inst = f->inst;
+    cci_object_ref(&inst->object); /* the file may be the last to hold it */
+    cci_object_unref(&f->object);
+    cci_instance_leave(inst);
+    cci_object_unref(&inst->object);
+}
+
+CC_API cc_error_code cc_file_close(cc_file file, cc_error *err)
+{
+    const struct cci_wait wait = CCI_WAIT_FOREVER;
+    struct cci_object *o;
+    cci_error_clear(err);
+    cc_error_code code = cci_handle_release(file, CCI_KIND_FILE, &o, err);
+    if (code == CC_OK) {
+        struct cci_file *f = (struct cci_file *)o;
+        code = cci_instance_enter_object(f->inst, err);
+        if (code == CC_OK) {
+            code = cci_openfile_close(&f->open, &wait, err);
+            cci_file_leave(f);
+        } else {
+            cci_object_unref(o);
+        }
+    }
+    return cci_api_end("close", code, err);
+}
+
+CC_API cc_error_code cc_file_read(cc_file file, uint8_t *buf, size_t len, size_t *n, cc_error *err)
+{
+    const struct cci_wait wait = CCI_WAIT_FOREVER;
+    struct cci_file *f;
+    cci_error_clear(err);
+    if (n)
+        *n = 0;
+    cc_error_code code = !n            ? cci_api_null("n", err)
+                         : !buf && len ? cci_api_null("buf", err)
+                                       : cci_file_enter(file, &f, err);
+    if (code == CC_OK) {
+        code = cci_openfile_read(&f->open, buf, len, n, &wait, err);
+        cci_file_leave(f);
+    }
+    return cci_api_end("read", code, err);
+}
+
+CC_API cc_error_code cc_file_write(cc_file file, const uint8_t *buf, size_t len, size_t *n, cc_error *err)
+{
+    const struct cci_wait wait = CCI_WAIT_FOREVER;
+    struct cci_file *f;
+    cci_error_clear(err);
+    if (n)
+        *n = 0;
+    cc_error_code code = !n            ? cci_api_null("n", err)
+                         : !buf && len ? cci_api_null("buf", err)
+                                       : cci_file_enter(file, &f, err);
+    if (code == CC_OK) {
+        code = cci_openfile_write(&f->open, buf, len, n, &wait, err);
+        cci_file_leave(f);
+    }
+    return cci_api_end("write", code, err);
+}
+
+CC_API cc_error_code cc_file_seek(cc_file file, int64_t offset, cc_seek_whence whence, int64_t *new_offset,
+                                  cc_error *err)
+{
+    const struct cci_wait wait = CCI_WAIT_FOREVER;
+    struct cci_file *f;
+    uint64_t at = 0;
+    cci_error_clear(err);
+    if (new_offset)
+        *new_offset = 0;
+    cc_error_code code = (unsigned)whence > CC_SEEK_END
+                             ? cci_fail(err, CC_ERR_INVALID_ARGUMENT, NULL, "whence is none of CC_SEEK_SET, CUR, END")
+                             : cci_file_enter(file, &f, err);
+    if (code == CC_OK) {
+        code = cci_openfile_seek(&f->open, offset, (unsigned)whence, &at, &wait, err);
+        cci_file_leave(f);
+    }
+    if (code == CC_OK && new_offset)
+        *new_offset = (int64_t)at;
+    return cci_api_end("seek", code, err);
+}
+
+/* sync and truncate. */
+static cc_error_code cci_file_do(cc_file file, const char *op, uint32_t type, uint64_t n, cc_error *err)
+{
+    const struct cci_wait wait = CCI_WAIT_FOREVER;
+    struct cci_file *f;
+    cci_error_clear(err);
+    cc_error_code code = cci_file_enter(file, &f, err);
+    if (code == CC_OK) {
+        code = cci_openfile_do(&f->open, type, n, &wait, err);
+        cci_file_leave(f);
+    }
+    return cci_api_end(op, code, err);
+}
+
+CC_API cc_error_code cc_file_sync(cc_file file, cc_error *err)
+{
+    return cci_file_do(file, "sync", CCI_MSG_FILE_SYNC, 0, err);
+}
+
+CC_API cc_error_code cc_file_truncate(cc_file file, int64_t size, cc_error *err)
+{
+    return cci_file_do(file, "truncate", CCI_MSG_FILE_TRUNCATE, (uint64_t)size, err);
+}
+
+CC_API cc_error_code cc_file_stat(cc_file file, cc_file_info *out, cc_error *err)
+{
+    const struct cci_wait wait = CCI_WAIT_FOREVER;
+    struct cci_file_stat st;
+    struct cci_file *f;
+    cci_error_clear(err);
+    if (out)
+        memset(out, 0, sizeof(*out));
+    cc_error_code code = out ? cci_file_enter(file, &f, err) : cci_api_null("out", err);
+    if (code == CC_OK) {
+        code = cci_openfile_stat(&f->open, &st, &wait, err);
+        if (code == CC_OK)
+            code = cci_fs_info(f->open.path, &st, out, err);
+        cci_file_leave(f);
+    }
+    return cci_api_end("stat", code, err);
+}
+
+CC_API char *cc_file_name(cc_file file)
+{
+    struct cci_file *f;
+    if (cci_file_enter(file, &f, NULL) != CC_OK)
+        return NULL;
+    char *name = cci_mem_strdup(f->open.path);
+    cci_file_leave(f);
+    return name;
+}
+
+#endif
