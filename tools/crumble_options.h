@@ -1,48 +1,45 @@
 /*
- * crumble_options.h - the options of crumble, as Docker spells them: "--name value", "--name=value", "-n value", in
- * front of the command's arguments; "--" ends them.
+ * crumble_options.h - the options of crumble, as Docker spells them: "--name value", "--name=value", "-n value",
+ * "-nvalue", letters without a value together ("-it"). They stand anywhere before "--", but of run only in front of the
+ * image: what follows is the command's.
  */
 #ifndef TOOLS_CRUMBLE_OPTIONS_H
 #define TOOLS_CRUMBLE_OPTIONS_H
 
-#include "cc.h"
+#include "crumble_session.h"
 
-#include <stdarg.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 struct options {
     cc_pull_options pull;
     bool policy_given;
     cc_instance_options machine;
     const char *workdir, *entrypoint;
-    const char **env; /* NAME or NAME=VALUE */
+    const char **env; /* NAME or NAME=VALUE; room for as many as there are arguments */
     size_t env_count;
-    bool quiet;
+    bool quiet, help, rm;
     char *platform, *creds; /* what the fields of `pull` point into */
 };
 
-#define EXIT_USAGE 2
+/* Which commands an option is of. */
+enum { PULL = 1, LOAD = 2, RUN = 4, IMAGES = 8, INSPECT = 16, EXPORT = 32, OTHER = 64, ANY = 127 };
 
-/* Says what is wrong with the arguments; returns the exit status. */
-static int usage(const char *fmt, ...)
-{
-    va_list args;
-    va_start(args, fmt);
-    fprintf(stderr, "crumble: ");
-    vfprintf(stderr, fmt, args);
-    fprintf(stderr, "; see crumble --help\n");
-    va_end(args);
-    return EXIT_USAGE;
-}
+struct option {
+    const char *name; /* without the "--" */
+    char letter;      /* 0: none */
+    int commands;
+    bool valued;
+    bool (*set)(struct options *o, const char *value); /* false when the value makes no sense; NULL: it is stored */
+    size_t at;                                         /* where in struct options: a const char *, or a bool */
+};
 
-/* "512m" as MiB; 0 when it is no size. */
-static uint64_t parse_memory(const char *text)
+/* ---- Values ---------------------------------------------------------------------------------------------- */
+
+/* "512m" in MiB; a number alone is bytes, as Docker has it. */
+static bool set_memory(struct options *o, const char *text)
 {
     char *end;
-    double n = strtod(text, &end);
-    double unit = 1.0 / (1 << 20); /* bytes, as Docker has it */
+    double n = strtod(text, &end), unit = 1.0 / (1 << 20);
     if (*end == 'k' || *end == 'K')
         unit = 1.0 / 1024;
     else if (*end == 'm' || *end == 'M')
@@ -50,8 +47,9 @@ static uint64_t parse_memory(const char *text)
     else if (*end == 'g' || *end == 'G')
         unit = 1024;
     if (end == text || (*end && end[1] && strcmp(end + 1, "b") != 0 && strcmp(end + 1, "iB") != 0))
-        return 0;
-    return n * unit >= 1 && n * unit < 1e9 ? (uint64_t)(n * unit) : 0;
+        return false;
+    o->machine.memory_mb = n * unit >= 1 && n * unit < 1e9 ? (uint64_t)(n * unit) : 0;
+    return o->machine.memory_mb != 0;
 }
 
 /* "linux/arm64/v8" into os and architecture. */
@@ -60,7 +58,7 @@ static bool set_platform(struct options *o, const char *value)
     free(o->platform);
     o->platform = strdup(value);
     char *slash = o->platform ? strchr(o->platform, '/') : NULL;
-    if (!slash || !slash[1])
+    if (!slash || slash == o->platform || !slash[1])
         return false;
     *slash = '\0';
     o->pull.platform_os = o->platform;
@@ -93,96 +91,143 @@ static bool set_policy(struct options *o, const char *value)
     return false;
 }
 
-static bool set_number(const char *value, double least, double most, double *out)
+static bool parse_number(const char *value, double least, double most, double *out)
 {
     char *end;
     *out = strtod(value, &end);
     return end != value && !*end && *out >= least && *out <= most;
 }
 
-/* Sets an option that has a value; false when the value makes no sense. */
-static bool set_value(struct options *o, const char *name, const char *value)
+static bool set_cpus(struct options *o, const char *value)
 {
-    double n = 0;
-    if (strcmp(name, "--platform") == 0)
-        return set_platform(o, value);
-    if (strcmp(name, "--creds") == 0)
-        return set_creds(o, value);
-    if (strcmp(name, "--pull") == 0)
-        return set_policy(o, value);
-    if (strcmp(name, "--memory") == 0)
-        return (o->machine.memory_mb = parse_memory(value)) != 0;
-    if (strcmp(name, "--cpus") == 0 && set_number(value, 1, 1024, &n))
-        return (o->machine.cpus = (int)n) == n;
-    if (strcmp(name, "--timeout") == 0)
-        return set_number(value, 0.001, 1e9, &o->machine.timeout_seconds);
-    if (strcmp(name, "--ca-file") == 0)
-        o->pull.ca_file = value;
-    else if (strcmp(name, "--kernel") == 0)
-        o->machine.kernel = value;
-    else if (strcmp(name, "--user") == 0)
-        o->machine.user = value;
-    else if (strcmp(name, "--workdir") == 0)
-        o->workdir = value;
-    else if (strcmp(name, "--entrypoint") == 0)
-        o->entrypoint = value;
-    else if (strcmp(name, "--env") == 0)
-        o->env[o->env_count++] = value;
-    else
+    double n;
+    if (!parse_number(value, 1, 1024, &n))
         return false;
-    return *value != '\0' && *value != '=';
+    o->machine.cpus = (int)n;
+    return o->machine.cpus == n;
 }
 
-/* Sets an option that has none; false when there is no such. */
-static bool set_flag(struct options *o, const char *name)
+static bool set_timeout(struct options *o, const char *value)
 {
-    if (strcmp(name, "--quiet") == 0)
-        o->quiet = true;
-    else if (strcmp(name, "--plain-http") == 0)
-        o->pull.allow_http = true;
-    else if (strcmp(name, "--dmesg") == 0)
-        o->machine.enable_dmesg = true;
-    else if (strcmp(name, "--rm") != 0)
-        return false;
-    return true;
+    return parse_number(value, 0.001, 1e9, &o->machine.timeout_seconds);
 }
 
-static const char *long_name(const char *arg)
+static bool set_env(struct options *o, const char *value)
 {
-    static const char *const names[][2] = {{"-e", "--env"},    {"-u", "--user"},   {"-w", "--workdir"},
-                                           {"-m", "--memory"}, {"-v", "--volume"}, {"-q", "--quiet"}};
-    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
-        if (strcmp(arg, names[i][0]) == 0)
-            return names[i][1];
-    return arg;
+    o->env[o->env_count++] = value;
+    return *value && *value != '=';
 }
 
-/* Takes the options at the front of argv; *at is where they end. 0, or an exit status. */
-static int parse_options(struct options *o, int argc, char **argv, int *at)
+#define AT(field) NULL, offsetof(struct options, field)
+
+static const struct option all_options[] = {
+    {"help", 'h', ANY, false, AT(help)},
+    {"quiet", 'q', PULL | RUN | IMAGES | INSPECT | EXPORT, false, AT(quiet)},
+    {"platform", 0, PULL | LOAD | RUN | INSPECT | EXPORT, true, set_platform, 0},
+    {"pull", 0, RUN | INSPECT | EXPORT, true, set_policy, 0},
+    {"creds", 0, PULL | RUN | INSPECT | EXPORT, true, set_creds, 0},
+    {"ca-file", 0, PULL | RUN | INSPECT | EXPORT, true, AT(pull.ca_file)},
+    {"plain-http", 0, PULL | RUN | INSPECT | EXPORT, false, AT(pull.allow_http)},
+    {"env", 'e', RUN, true, set_env, 0},
+    {"user", 'u', RUN, true, AT(machine.user)},
+    {"workdir", 'w', RUN, true, AT(workdir)},
+    {"entrypoint", 0, RUN, true, AT(entrypoint)},
+    {"memory", 'm', RUN, true, set_memory, 0},
+    {"cpus", 0, RUN, true, set_cpus, 0},
+    {"kernel", 0, RUN, true, AT(machine.kernel)},
+    {"timeout", 0, RUN, true, set_timeout, 0},
+    {"dmesg", 0, RUN, false, AT(machine.enable_dmesg)},
+    {"rm", 0, RUN, false, AT(rm)},
+};
+
+/* ---- The command line ------------------------------------------------------------------------------------ */
+
+static const struct option *find_option(const char *name, size_t n, char letter, int command)
 {
-    static const char *const valued[] = {"--platform", "--creds",  "--pull", "--memory",  "--cpus",       "--timeout",
-                                         "--ca-file",  "--kernel", "--user", "--workdir", "--entrypoint", "--env"};
-    while (*at < argc && argv[*at][0] == '-' && argv[*at][1]) {
-        char name[32];
-        const char *arg = argv[(*at)++], *equals = strncmp(arg, "--", 2) == 0 ? strchr(arg, '=') : NULL;
-        if (strcmp(arg, "--") == 0)
-            return 0;
-        snprintf(name, sizeof(name), "%.*s", equals ? (int)(equals - arg) : 30, long_name(arg));
-        if (strcmp(name, "--volume") == 0)
-            return usage("-v is not there yet: this version shares no directories with a machine");
-        if (!equals && set_flag(o, name))
-            continue;
-        size_t i = 0;
-        while (i < sizeof(valued) / sizeof(valued[0]) && strcmp(name, valued[i]) != 0)
-            i++;
-        if (i == sizeof(valued) / sizeof(valued[0]))
-            return usage("there is no option %s", arg);
-        if (!equals && *at == argc)
-            return usage("%s needs a value", arg);
-        const char *value = equals ? equals + 1 : argv[(*at)++];
-        if (!set_value(o, name, value))
-            return usage("%s cannot be \"%s\"", name, value);
+    for (size_t i = 0; i < sizeof(all_options) / sizeof(all_options[0]); i++) {
+        const struct option *p = &all_options[i];
+        bool same = letter ? p->letter == letter : strlen(p->name) == n && strncmp(p->name, name, n) == 0;
+        if (same && (p->commands & command))
+            return p;
     }
+    return NULL;
+}
+
+/* Sets an option; `value` is NULL where there is none. */
+static int set_option(struct options *o, const struct option *p, const char *value)
+{
+    char *field = (char *)o + p->at;
+    bool ok = true;
+    if (!p->valued)
+        *(bool *)field = true;
+    else if (!value)
+        return usage("--%s needs a value", p->name);
+    else if (p->set)
+        ok = p->set(o, value);
+    else {
+        *(const char **)field = value;
+        ok = *value != '\0';
+    }
+    return ok ? 0 : usage("--%s cannot be \"%s\"", p->name, value);
+}
+
+/* "-it", "-e A=1", "-eA=1": letters, of which the last may have a value. *next is the argument after. */
+static int set_letters(struct options *o, const char *arg, char **next, int command, int *used)
+{
+    for (const char *letter = arg + 1; *letter; letter++) {
+        const struct option *p = find_option("", 0, *letter, command);
+        if (!p)
+            return usage("%s has no option -%c", session.command, *letter);
+        if (p->valued) {
+            const char *rest = letter[1] == '=' ? letter + 2 : letter + 1;
+            *used = letter[1] ? 0 : 1;
+            return set_option(o, p, letter[1] ? rest : *next);
+        }
+        int status = set_option(o, p, NULL);
+        if (status)
+            return status;
+    }
+    return 0;
+}
+
+static int set_long(struct options *o, const char *arg, char **next, int command, int *used)
+{
+    const char *equals = strchr(arg, '=');
+    size_t n = equals ? (size_t)(equals - arg) - 2 : strlen(arg + 2);
+    const struct option *p = find_option(arg + 2, n, 0, command);
+    if (!p)
+        return usage("%s has no option %.*s", session.command, (int)n + 2, arg);
+    if (equals && !p->valued)
+        return usage("--%s takes no value", p->name);
+    *used = p->valued && !equals ? 1 : 0;
+    return set_option(o, p, equals ? equals + 1 : *next);
+}
+
+/*
+ * Takes the options out of `args`, which ends with a NULL; the rest, *count of them, moves to its front. 0, or an exit
+ * status.
+ */
+static int parse_options(struct options *o, int command, char **args, int *count)
+{
+    char **next = args;
+    bool all_rest = false; /* no option comes any more */
+    *count = 0;
+    while (*next) {
+        char *arg = *next++;
+        if (all_rest || arg[0] != '-' || !arg[1]) {
+            args[(*count)++] = arg;
+            all_rest = all_rest || command == RUN;
+        } else if (strcmp(arg, "--") == 0) {
+            all_rest = true;
+        } else {
+            int used = 0;
+            int status = (arg[1] == '-' ? set_long : set_letters)(o, arg, next, command, &used);
+            if (status)
+                return status;
+            next += used;
+        }
+    }
+    args[*count] = NULL;
     return 0;
 }
 

@@ -10,6 +10,7 @@ export CC_CACHE_DIR=$work/cache
 crumble=$work/crumble
 cc -std=c11 -g -O1 -fsanitize=address,undefined -I. tools/crumble.c -o "$crumble" -lpthread -l:libbearssl.a || exit 1
 tools/mkimage busybox "$work/busybox.tar"
+root=$PWD
 cd "$work" || exit 1
 
 check() {
@@ -30,38 +31,63 @@ says() { case $1 in *"$2"*) ;; *) echo "# it says: $1"; return 1 ;; esac }
 check "help" run 0 --help
 check "no command" run 2
 check "an unknown command" run 2 frobnicate
-check "an unknown option" run 2 run --frobnicate x
-check "an option without its value" run 2 run --cpus
-check "a number that is none" run 2 run --cpus two x
-check "a size that is none" run 2 run --memory much x
-check "-v says that it is not there yet" run 2 run -v /a:/b x
-check "and says why" says "$err" "shares no directories"
+check "help of a command" run 0 pull --help
+check "the version" run 0 version
+check "is a version" says "$out" "$(sed -n 's/^#define CC_VERSION_STRING "\(.*\)"/\1/p' "$root/cc.h")"
+check "an unknown option" run 2 images --frobnicate
+check "an option of another command" run 2 images --cpus 2
+check "is named" says "$err" "images has no option --cpus"
+check "too many arguments" run 2 pull one two
+check "pull of a path" run 2 pull ./busybox.tar
+check "says what does that" says "$err" "crumble load"
+check "of run, 2 may be the command's: an unknown option" run 125 run --frobnicate x
+check "an unknown letter" run 125 run -Z x
+check "an option without its value" run 125 run --cpus
+check "a letter without its value" run 125 run -e
+check "a value where none is taken" run 125 run --rm=x image
+check "a number that is none" run 125 run --cpus two x
+check "a size that is none" run 125 run --memory much x
+check "a platform that is none" run 125 run --platform amd64 x
+check "a policy that is none" run 125 run --pull sometimes x
+check "an empty value" run 125 run -w "" x
+check "run without an image" run 125 run
 
 check "an empty cache" run 0 images -q
 check "has no images" test -z "$out"
-check "an image that is not there" run 125 inspect cc/busybox
+check "an image that is not there" run 1 inspect cc/busybox
 check "the message says so" says "$err" "not in the cache"
+check "what is printed is JSON all the same" test "$out" = "[]"
 check "load a file" run 0 load ./busybox.tar
+check "its names are said" test "$out" = "Loaded image: docker.io/cc/busybox:latest"
 check "it is listed" run 0 images
-check "under its name" says "$out" docker.io/cc/busybox:latest
+line=$(echo "$out" | sed -n 2p)
+check "in columns" test "$(echo "$out" | sed -n 1p | tr -s ' ')" = "REFERENCE PLATFORM ID SIZE LAST USED"
+check "by name, platform, ID, size and time" test "$(echo "$line" | tr -s ' ' | sed 's/ [0-9a-f]\{12\} [0-9.]* MB / ID SIZE /')" = \
+    "docker.io/cc/busybox:latest linux/amd64 ID SIZE just now"
+json() { echo "$out" | python3 -c "import json, sys; v = json.load(sys.stdin); print($1)"; }
 check "inspect by its short name" run 0 inspect cc/busybox
-check "as JSON" test "$(echo "$out" | python3 -c 'import json,sys; print(json.load(sys.stdin)["Cmd"])')" = "['sh']"
-check "load for another platform" run 125 load --platform linux/arm64 ./busybox.tar
+check "as JSON" test "$(json 'v[0]["Config"]["Cmd"], v[0]["RepoTags"], v[0]["Architecture"], len(v)')" = \
+    "['sh'] ['docker.io/cc/busybox:latest'] amd64 1"
+check "with its ID" test "$(json 'v[0]["Id"]')" = "$("$crumble" images -q)"
+check "inspect two, one of which is not there" run 1 inspect ./busybox.tar nothing
+check "gives the other" test "$(json 'len(v)')" = 1
+check "load for another platform" run 1 load --platform linux/arm64 ./busybox.tar
 check "says what there is" says "$err" "linux/amd64"
 
 check "export" run 0 export cc/busybox layout
 check "skopeo reads it" skopeo inspect oci:layout
-check "not into a directory with something in it" run 125 export cc/busybox layout
+check "not into a directory with something in it" run 1 export cc/busybox layout
 mkdir -p tree/bin && cp /bin/busybox tree/bin/sh
 check "load a tree" run 0 load ./tree
+check "has an ID and no name" says "$out" "Loaded image ID: sha256:"
 check "load an image layout" run 0 load ./layout
-check "load what is not there" run 125 load ./nothing
+check "load what is not there" run 1 load ./nothing
 check "the message has the path" says "$err" nothing
 
 check "prune takes the tree's layer" run 0 prune
 check "and says so" says "$out" "1 layers"
 id=$("$crumble" images -q)
 check "rm by ID" run 0 rm "${id:7:12}"
-check "rm again" run 125 rm cc/busybox
+check "rm again" run 1 rm cc/busybox
 check "prune takes the rest" run 0 prune
 check "nothing is left" test -z "$(find cache -type f)"
