@@ -48,6 +48,9 @@ def shell_line(line):
     words = [w for w in words if "=" not in w or w.startswith("-")]
     if words[0] == "make":
         return run(["make", "-n"] + words[1:2]).returncode == 0
+    if words[0] == "build/crumble":  # which make crumble builds
+        with open(os.path.join(ROOT, "tools/crumble.c"), encoding="utf-8") as f:
+            return f'{{"{words[1]}", cmd_{words[1]},' in f.read()
     return words[0] in ("cc", "./app") or os.access(os.path.join(ROOT, words[0]), os.X_OK)
 
 
