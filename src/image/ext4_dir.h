@@ -168,7 +168,7 @@ static unsigned cci_ext4_dirent_type(enum cci_index_type type)
 static void cci_ext4_put_name(uint8_t *p, struct cci_tree *t, uint32_t id, uint32_t size)
 {
     const struct cci_tree_inode *inode = cci_tree_inode(t, id);
-    cci_ext4_put_dirent(p, inode->number, size, cci_ext4_dirent_type(inode->meta.type), t->names[id].text,
+    cci_ext4_put_dirent(p, inode->number, size, cci_ext4_dirent_type(cci_tree_type(inode)), t->names[id].text,
                         t->names[id].text_len);
 }
 

@@ -65,9 +65,10 @@ static void cci_ext4_put_inode_base(uint8_t *p, const struct cci_index_entry *e,
 
 static void cci_ext4_put_inode_xattrs(struct cci_ext4_plan *p, uint8_t *out, const struct cci_tree_inode *inode)
 {
-    if (inode->meta.xattrs.n == 0)
+    struct cci_view xattrs = cci_tree_meta(inode).xattrs;
+    if (xattrs.n == 0)
         return;
-    (void)cci_ext4_xattrs_read(inode->meta.xattrs, &p->xattrs); /* the plan found it right */
+    (void)cci_ext4_xattrs_read(xattrs, &p->xattrs); /* the plan found it right */
     cci_ext4_put_xattr_body(out + 160, &p->xattrs);
     if (inode->shared)
         cci_put_le32(out + 0x68, p->g.tail + p->shared[inode->shared - 1].block);
@@ -77,30 +78,31 @@ static void cci_ext4_put_inode_xattrs(struct cci_ext4_plan *p, uint8_t *out, con
 static struct cci_view cci_ext4_inode_extents(const struct cci_ext4_plan *p, const struct cci_tree_inode *inode,
                                               struct cci_ext4_run *run, uint64_t *base)
 {
-    *base = inode->meta.type == CCI_INDEX_FILE ? p->layers[inode->layer] : p->g.tail;
-    return inode->content_count ? cci_ext4_run_of(run, inode->blocks, inode->content_count) : inode->meta.extents;
+    *base = cci_tree_type(inode) == CCI_INDEX_FILE ? p->layers[inode->layer] : p->g.tail;
+    return inode->content_count ? cci_ext4_run_of(run, inode->blocks, inode->content_count)
+                                : cci_tree_meta(inode).extents;
 }
 
 static void cci_ext4_put_inode(struct cci_ext4_plan *p, uint8_t *out, const struct cci_tree_inode *inode)
 {
-    const struct cci_index_entry *e = &inode->meta;
+    const struct cci_index_entry e = cci_tree_meta(inode);
     struct cci_ext4_run run;
-    uint64_t base, blocks, size = e->type == CCI_INDEX_SYMLINK ? strlen(e->target) : e->size;
+    uint64_t base, blocks, size = e.type == CCI_INDEX_SYMLINK ? strlen(e.target) : e.size;
     struct cci_view extents = cci_ext4_inode_extents(p, inode, &run, &base);
     (void)cci_ext4_count_pieces(extents, &blocks);
-    if (e->type == CCI_INDEX_DIR)
+    if (e.type == CCI_INDEX_DIR)
         size = blocks * CCI_EXT4_BLOCK;
-    cci_ext4_put_inode_base(out, e, size, blocks + inode->node_count + (inode->shared ? 1 : 0));
+    cci_ext4_put_inode_base(out, &e, size, blocks + inode->node_count + (inode->shared ? 1 : 0));
     cci_put_le16(out + 0x1a,
-                 (uint16_t)(e->type == CCI_INDEX_DIR ? cci_ext4_dir_links(p->t, inode->name) : inode->links));
-    if (e->type == CCI_INDEX_FILE || inode->content_count) {
-        bool index = e->type == CCI_INDEX_DIR && blocks > 1;
+                 (uint16_t)(e.type == CCI_INDEX_DIR ? cci_ext4_dir_links(p->t, inode->name) : inode->links));
+    if (e.type == CCI_INDEX_FILE || inode->content_count) {
+        bool index = e.type == CCI_INDEX_DIR && blocks > 1;
         cci_put_le32(out + 0x20, CCI_EXT4_EXTENTS_FL | (index ? CCI_EXT4_INDEX_FL : 0));
         cci_ext4_put_tree(extents, base, p->g.tail + inode->blocks + inode->content_count, out + 0x28, NULL);
-    } else if (e->type == CCI_INDEX_SYMLINK) {
-        memcpy(out + 0x28, e->target, (size_t)size);
-    } else if (e->type == CCI_INDEX_CHAR || e->type == CCI_INDEX_BLOCKDEV) {
-        cci_ext4_put_device(out + 0x28, e->major, e->minor);
+    } else if (e.type == CCI_INDEX_SYMLINK) {
+        memcpy(out + 0x28, e.target, (size_t)size);
+    } else if (e.type == CCI_INDEX_CHAR || e.type == CCI_INDEX_BLOCKDEV) {
+        cci_ext4_put_device(out + 0x28, e.major, e.minor);
     }
     cci_ext4_put_inode_xattrs(p, out, inode);
 }

@@ -92,7 +92,7 @@ static struct cci_view cci_ext4_run_of(struct cci_ext4_run *run, uint32_t first,
 
 static bool cci_ext4_is_slow_link(const struct cci_tree_inode *inode)
 {
-    return inode->meta.type == CCI_INDEX_SYMLINK && strlen(inode->meta.target) >= CCI_EXT4_FAST_LINK;
+    return cci_tree_type(inode) == CCI_INDEX_SYMLINK && strlen(cci_tree_meta(inode).target) >= CCI_EXT4_FAST_LINK;
 }
 
 /* Gives an inode its next blocks of the tail: for contents, and for an extent tree of so many pieces. */
@@ -124,10 +124,10 @@ static cc_error_code cci_ext4_plan_dir(struct cci_ext4_plan *p, uint32_t dir)
 static cc_error_code cci_ext4_plan_inode(struct cci_ext4_plan *p, struct cci_tree_inode *inode)
 {
     uint64_t sum;
-    if (inode->links > CCI_EXT4_MAX_LINKS && inode->meta.type != CCI_INDEX_DIR)
+    if (inode->links > CCI_EXT4_MAX_LINKS && cci_tree_type(inode) != CCI_INDEX_DIR)
         return cci_fail(p->err, CC_ERR_IO, NULL, "a file of the image has more than %u names", CCI_EXT4_MAX_LINKS);
-    if (inode->meta.type == CCI_INDEX_FILE)
-        return cci_ext4_take_tail(p, inode, 0, cci_ext4_count_pieces(inode->meta.extents, &sum));
+    if (cci_tree_type(inode) == CCI_INDEX_FILE)
+        return cci_ext4_take_tail(p, inode, 0, cci_ext4_count_pieces(cci_tree_meta(inode).extents, &sum));
     return cci_ext4_is_slow_link(inode) ? cci_ext4_take_tail(p, inode, 1, 1) : CC_OK;
 }
 
@@ -160,9 +160,8 @@ static bool cci_ext4_grow_shared(struct cci_ext4_plan *p)
 }
 
 /* Finds or makes the block for an inode's attributes; they are in p->xattrs. Blocks are numbered from 1 here. */
-static bool cci_ext4_share(struct cci_ext4_plan *p, struct cci_tree_inode *inode)
+static bool cci_ext4_share(struct cci_ext4_plan *p, struct cci_tree_inode *inode, struct cci_view xattrs)
 {
-    struct cci_view xattrs = inode->meta.xattrs;
     if (p->shared_count == p->shared_cap && !cci_ext4_grow_shared(p))
         return false;
     uint32_t *slot = cci_ext4_shared_slot(p, xattrs), i = *slot;
@@ -185,16 +184,17 @@ static bool cci_ext4_share(struct cci_ext4_plan *p, struct cci_tree_inode *inode
 
 static cc_error_code cci_ext4_plan_xattrs(struct cci_ext4_plan *p, struct cci_tree_inode *inode)
 {
-    if (inode->meta.xattrs.n == 0)
+    struct cci_view xattrs = cci_tree_meta(inode).xattrs;
+    if (xattrs.n == 0)
         return CC_OK;
-    const char *wrong = cci_ext4_xattrs_read(inode->meta.xattrs, &p->xattrs);
+    const char *wrong = cci_ext4_xattrs_read(xattrs, &p->xattrs);
     if (wrong) {
         const struct cci_tree_name *name = &p->t->names[inode->name];
         const struct cci_tree_name *dir = &p->t->names[name->parent];
         return cci_fail(p->err, CC_ERR_IO, NULL, "cannot store a file of the image, %s: \"%.*s/%.*s\"", wrong,
                         (int)dir->text_len, dir->text, (int)name->text_len, name->text);
     }
-    if (p->xattrs.in_body < p->xattrs.count && !cci_ext4_share(p, inode))
+    if (p->xattrs.in_body < p->xattrs.count && !cci_ext4_share(p, inode, xattrs))
         return cci_fail_nomem(p->err);
     return CC_OK;
 }
@@ -237,7 +237,7 @@ static cc_error_code cci_ext4_plan_disk(struct cci_ext4_plan *p, const uint64_t 
     cci_ext4_mark(p->block_map, p->g.blocks, (uint64_t)p->g.groups * CCI_EXT4_GROUP_BLOCKS - p->g.blocks);
     for (uint32_t i = 0; i < p->order_count; i++) {
         const struct cci_tree_inode *inode = &p->t->inodes[p->order[i]];
-        struct cci_view v = inode->meta.extents;
+        struct cci_view v = cci_tree_meta(inode).extents;
         struct cci_index_extent x;
         while (cci_index_take_extent(&v, &x))
             cci_ext4_mark(p->block_map, p->layers[inode->layer] + x.block, x.count);

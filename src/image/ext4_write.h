@@ -92,10 +92,12 @@ static cc_error_code cci_ext4_put_tail(struct cci_ext4_plan *p, struct cci_ext4_
     }
     for (uint32_t i = 0; i < p->order_count; i++) {
         const struct cci_tree_inode *inode = &p->t->inodes[p->order[i]];
-        if (inode->meta.type == CCI_INDEX_DIR)
+        if (cci_tree_type(inode) == CCI_INDEX_DIR)
             continue;
-        if (inode->content_count)
-            memcpy(cci_ext4_out_block(out), inode->meta.target, strlen(inode->meta.target));
+        if (inode->content_count) {
+            const char *target = cci_tree_meta(inode).target;
+            memcpy(cci_ext4_out_block(out), target, strlen(target));
+        }
         cci_ext4_put_nodes(p, out, inode);
     }
     for (uint32_t i = 0; i < p->shared_count; i++) {

@@ -59,6 +59,7 @@ struct cci_index_entry {
     const char *target;      /* symlinks: as in the archive; hard links: cleaned like a path; others: NULL or "" */
     struct cci_view xattrs;  /* encoded; made with cci_index_put_xattr, read with cci_index_take_xattr */
     struct cci_view extents; /* encoded; made with cci_index_put_extent, read with cci_index_take_extent */
+    const uint8_t *raw;      /* a reader's: the entry's own bytes, for cci_index_entry_at */
 };
 
 struct cci_index_xattr {
@@ -359,11 +360,30 @@ static cc_error_code cci_index_open(struct cci_index_reader *r, struct cci_view 
     return CC_OK;
 }
 
-/* A string of n bytes with its NUL, or NULL. */
-static const char *cci_index_take_string(struct cci_view *v, uint32_t n)
+/* What an entry says whose parts are known to add up. */
+static void cci_index_entry_at(const uint8_t *p, struct cci_index_entry *e)
 {
-    const char *s = (const char *)cci_view_take(v, (size_t)n + 1);
-    return s && memchr(s, 0, (size_t)n + 1) == s + n ? s : NULL;
+    e->type = (enum cci_index_type)p[4];
+    e->mode = cci_le16(p + 6);
+    e->uid = cci_le32(p + 8);
+    e->gid = cci_le32(p + 12);
+    e->mtime_sec = (int64_t)cci_le64(p + 16);
+    e->mtime_nsec = cci_le32(p + 24);
+    e->major = cci_le32(p + 28);
+    e->minor = cci_le32(p + 32);
+    e->size = cci_le64(p + 48);
+    e->path = (const char *)p + CCI_INDEX_FIXED;
+    e->target = e->path + cci_le32(p + 36) + 1;
+    e->xattrs = (struct cci_view){(const uint8_t *)e->target + cci_le32(p + 40) + 1, cci_le32(p + 44)};
+    e->extents = (struct cci_view){e->xattrs.p + e->xattrs.n, (size_t)cci_le64(p + 56)};
+    e->raw = p;
+}
+
+/* A string of n bytes and its NUL: whether it is one. */
+static bool cci_index_take_string(struct cci_view *v, uint32_t n)
+{
+    const uint8_t *s = cci_view_take(v, (size_t)n + 1);
+    return s && memchr(s, 0, (size_t)n + 1) == s + n;
 }
 
 /* Reads the next entry, checked; at the end *end is set and *e is not. */
@@ -377,22 +397,10 @@ static cc_error_code cci_index_next(struct cci_index_reader *r, struct cci_index
     if (!p || cci_le32(p) < CCI_INDEX_FIXED || cci_le32(p) > r->rest.n)
         return cci_index_bad(err, "an entry is cut short");
     v.n = cci_le32(p) - CCI_INDEX_FIXED;
-    e->type = (enum cci_index_type)p[4];
-    e->mode = cci_le16(p + 6);
-    e->uid = cci_le32(p + 8);
-    e->gid = cci_le32(p + 12);
-    e->mtime_sec = (int64_t)cci_le64(p + 16);
-    e->mtime_nsec = cci_le32(p + 24);
-    e->major = cci_le32(p + 28);
-    e->minor = cci_le32(p + 32);
-    e->size = cci_le64(p + 48);
-    e->path = cci_index_take_string(&v, cci_le32(p + 36));
-    e->target = e->path ? cci_index_take_string(&v, cci_le32(p + 40)) : NULL;
-    e->xattrs.n = cci_le32(p + 44);
-    e->xattrs.p = e->target ? cci_view_take(&v, e->xattrs.n) : NULL;
-    if (!e->xattrs.p || v.n != cci_le64(p + 56))
+    if (!cci_index_take_string(&v, cci_le32(p + 36)) || !cci_index_take_string(&v, cci_le32(p + 40)) ||
+        !cci_view_take(&v, cci_le32(p + 44)) || v.n != cci_le64(p + 56))
         return cci_index_bad(err, "the parts of an entry do not add up");
-    e->extents = v;
+    cci_index_entry_at(p, e);
     const char *wrong = cci_index_check(e, r->data_blocks);
     if (wrong)
         return cci_index_bad(err, wrong);

@@ -63,12 +63,7 @@ static void cci_merge_touch(struct cci_merge *m, uint32_t id)
 
 static cc_error_code cci_merge_make_dir(struct cci_merge *m, uint32_t parent, struct cci_view name, uint32_t *id)
 {
-    struct cci_index_entry dir;
-    memset(&dir, 0, sizeof(dir));
-    dir.type = CCI_INDEX_DIR;
-    dir.mode = 0755;
-    dir.target = "";
-    uint32_t inode = cci_tree_new_inode(m->tree, &dir, m->layer);
+    uint32_t inode = cci_tree_new_inode(m->tree, NULL, m->layer);
     return cci_tree_add(m->tree, parent, (const char *)name.p, name.n, inode, id, m->err);
 }
 
@@ -111,18 +106,18 @@ static cc_error_code cci_merge_step(struct cci_merge *m, const struct cci_index_
         *at = id;
         return CC_OK;
     }
-    const struct cci_index_entry *meta = &cci_tree_inode(m->tree, id)->meta;
-    if (meta->type != CCI_INDEX_SYMLINK && make)
+    const struct cci_index_entry meta = cci_tree_meta(cci_tree_inode(m->tree, id));
+    if (meta.type != CCI_INDEX_SYMLINK && make)
         return cci_merge_fail(m, e, "what should be its directory is none");
-    if (meta->type != CCI_INDEX_SYMLINK) {
+    if (meta.type != CCI_INDEX_SYMLINK) {
         *at = CCI_TREE_NONE;
         return CC_OK;
     }
     if (w->links == CCI_MERGE_MAX_LINKS)
         return cci_merge_fail(m, e, "too many symbolic links on the way to it");
     w->links++;
-    w->rest[++w->depth] = (struct cci_view){(const uint8_t *)meta->target, strlen(meta->target)};
-    if (meta->target[0] == '/')
+    w->rest[++w->depth] = (struct cci_view){(const uint8_t *)meta.target, strlen(meta.target)};
+    if (meta.target[0] == '/')
         *at = CCI_TREE_ROOT;
     return CC_OK;
 }
@@ -252,11 +247,11 @@ static cc_error_code cci_merge_entry(struct cci_merge *m, const struct cci_index
         id = cci_merge_find(m, dir, name);
     }
     if (id != CCI_TREE_NONE && e->type == CCI_INDEX_DIR && cci_tree_is_dir(t, id)) {
-        cci_tree_inode(t, id)->meta = *e;
+        cci_tree_inode(t, id)->entry = e->raw;
     } else {
         if (id != CCI_TREE_NONE)
             cci_merge_remove(m, id);
-        code = cci_tree_add(t, dir, (const char *)name.p, name.n, cci_tree_new_inode(t, e, m->layer), &id, m->err);
+        code = cci_tree_add(t, dir, (const char *)name.p, name.n, cci_tree_new_inode(t, e->raw, m->layer), &id, m->err);
     }
     if (code == CC_OK)
         cci_merge_touch(m, id);

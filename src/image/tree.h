@@ -3,9 +3,10 @@
  *
  * merge.h builds one from the layers of an image; ext4_write.h turns it into a disk. A name knows its directory, its
  * neighbours there and, when it is a directory itself, its first and last child; several names may share an inode
- * (hard links). Everything lives in two arrays and is named by its index, because arrays move as they grow. Texts
- * (names, link targets, attributes, extents) are not copied: they point into the layer indexes, which the owner of
- * the tree keeps until the tree is gone.
+ * (hard links). Everything lives in two arrays and is named by its index, because arrays move as they grow. What an
+ * inode is (owner, times, link target, attributes, extents) and the texts of names are not copied: they point into the
+ * layer indexes, which the owner of the tree keeps until the tree is gone. So a file costs less than 100 bytes beside
+ * its entry there.
  *
  * Names are found by a hash table over (directory, name). The hash is SipHash-1-3 with a random key: names come from
  * the image, and with a hash known beforehand an image could make every lookup walk one endless chain.
@@ -20,18 +21,18 @@
 
 #define CCI_TREE_NONE UINT32_MAX
 #define CCI_TREE_ROOT 0u              /* the root's name, and its inode */
-#define CCI_TREE_MAX_NAMES (1u << 21) /* two million, 400 MiB: bounds what an image can make us allocate */
+#define CCI_TREE_MAX_NAMES (1u << 21) /* two million, 200 MiB: bounds what an image can make us allocate */
 
 struct cci_tree_inode {
-    struct cci_index_entry meta; /* path is not used: names are in struct cci_tree_name */
-    uint32_t layer;              /* whose data the extents point into */
-    uint32_t links;              /* names that lead here; 0: gone */
-    uint32_t number;             /* the rest is ext4_plan.h's: the inode's number, */
-    uint32_t name;               /* a name that leads here, a directory's only one, */
-    uint32_t blocks;             /* the blocks it has in the tail, */
-    uint32_t content_count;      /* how many with contents (of a directory, of a long link), */
-    uint32_t node_count;         /* how many nodes of its extent tree behind them, */
-    uint32_t shared;             /* and which block of attributes, from 1; 0 if it has none */
+    const uint8_t *entry;   /* its entry in the layer's index, see cci_tree_meta; NULL: a directory that we made */
+    uint32_t layer;         /* whose data the extents point into */
+    uint32_t links;         /* names that lead here; 0: gone */
+    uint32_t number;        /* the rest is ext4_plan.h's: the inode's number, */
+    uint32_t name;          /* a name that leads here, a directory's only one, */
+    uint32_t blocks;        /* the blocks it has in the tail, */
+    uint32_t content_count; /* how many with contents (of a directory, of a long link), */
+    uint32_t node_count;    /* how many nodes of its extent tree behind them, */
+    uint32_t shared;        /* and which block of attributes, from 1; 0 if it has none */
 };
 
 struct cci_tree_name {
@@ -134,9 +135,29 @@ static struct cci_tree_inode *cci_tree_inode(struct cci_tree *t, uint32_t name)
     return &t->inodes[t->names[name].inode];
 }
 
+static enum cci_index_type cci_tree_type(const struct cci_tree_inode *inode)
+{
+    return inode->entry ? (enum cci_index_type)inode->entry[4] : CCI_INDEX_DIR;
+}
+
+/* What an inode is. The path is not used: names are in struct cci_tree_name. */
+static struct cci_index_entry cci_tree_meta(const struct cci_tree_inode *inode)
+{
+    struct cci_index_entry e;
+    if (inode->entry) {
+        cci_index_entry_at(inode->entry, &e);
+        return e;
+    }
+    memset(&e, 0, sizeof(e)); /* as umoci makes one: mode 0755, owner root, time 0 */
+    e.type = CCI_INDEX_DIR;
+    e.mode = 0755;
+    e.target = "";
+    return e;
+}
+
 static bool cci_tree_is_dir(struct cci_tree *t, uint32_t name)
 {
-    return cci_tree_inode(t, name)->meta.type == CCI_INDEX_DIR;
+    return cci_tree_type(cci_tree_inode(t, name)) == CCI_INDEX_DIR;
 }
 
 /* Doubles the hash table when names outnumber slots. The old one is left as it was when there is no memory. */
@@ -164,7 +185,7 @@ static bool cci_tree_grow_slots(struct cci_tree *t)
 }
 
 /* A new inode with no names; CCI_TREE_NONE when there is no memory. */
-static uint32_t cci_tree_new_inode(struct cci_tree *t, const struct cci_index_entry *meta, uint32_t layer)
+static uint32_t cci_tree_new_inode(struct cci_tree *t, const uint8_t *entry, uint32_t layer)
 {
     if (t->inode_count == t->inode_cap) {
         uint32_t cap = t->inode_cap ? t->inode_cap * 2 : 1024;
@@ -176,7 +197,7 @@ static uint32_t cci_tree_new_inode(struct cci_tree *t, const struct cci_index_en
     }
     struct cci_tree_inode *inode = &t->inodes[t->inode_count];
     memset(inode, 0, sizeof(*inode));
-    inode->meta = *meta;
+    inode->entry = entry;
     inode->layer = layer;
     return t->inode_count++;
 }
@@ -230,19 +251,14 @@ static cc_error_code cci_tree_add(struct cci_tree *t, uint32_t parent, const cha
     return CC_OK;
 }
 
-/* A tree with nothing but a root: mode 0755, owner root, time 0, as umoci has it. */
+/* A tree with nothing but a root, a directory that we made. */
 static cc_error_code cci_tree_init(struct cci_tree *t, cc_error *err)
 {
-    struct cci_index_entry root;
-    memset(&root, 0, sizeof(root));
-    root.type = CCI_INDEX_DIR;
-    root.mode = 0755;
-    root.target = "";
     memset(t, 0, sizeof(*t));
     int r = cci_os_random(t->key, sizeof(t->key));
     if (r < 0)
         return cci_fail_errno(err, CC_ERR_IO, -r, NULL, "cannot get random numbers");
-    uint32_t inode = cci_tree_new_inode(t, &root, 0);
+    uint32_t inode = cci_tree_new_inode(t, NULL, 0);
     uint32_t id = inode == CCI_TREE_NONE ? CCI_TREE_NONE : cci_tree_new_name(t);
     if (id == CCI_TREE_NONE) {
         cci_tree_free(t);

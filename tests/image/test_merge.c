@@ -37,13 +37,13 @@ static void show(uint32_t dir, char *out, size_t size)
         (void)snprintf(out + n, size - n, "%s%.*s", n && out[n - 1] != '[' ? " " : "", (int)tree.names[id].text_len,
                        tree.names[id].text);
         n = strlen(out);
-        if (inode->meta.type == CCI_INDEX_SYMLINK)
-            (void)snprintf(out + n, size - n, "@%s", inode->meta.target);
-        else if (inode->meta.type == CCI_INDEX_DIR)
+        if (cci_tree_type(inode) == CCI_INDEX_SYMLINK)
+            (void)snprintf(out + n, size - n, "@%s", cci_tree_meta(inode).target);
+        else if (cci_tree_type(inode) == CCI_INDEX_DIR)
             (void)snprintf(out + n, size - n, "/[");
         else
             (void)snprintf(out + n, size - n, "=%u", inode->layer);
-        if (inode->meta.type == CCI_INDEX_DIR) {
+        if (cci_tree_type(inode) == CCI_INDEX_DIR) {
             show(id, out, size);
             (void)snprintf(out + strlen(out), size - strlen(out), "]");
         }
@@ -156,7 +156,8 @@ static void test_directory_keeps_contents_and_takes_metadata(void)
     layer_entry(&e);
     next();
     const struct cci_tree_inode *d = cci_tree_inode(&tree, cci_tree_find(&tree, CCI_TREE_ROOT, "d", 1));
-    unsigned mode = d->meta.mode, uid = d->meta.uid, root = cci_tree_inode(&tree, CCI_TREE_ROOT)->meta.mode;
+    unsigned mode = cci_tree_meta(d).mode, uid = cci_tree_meta(d).uid,
+             root = cci_tree_meta(cci_tree_inode(&tree, CCI_TREE_ROOT)).mode;
     expect("d/[a=0]");
     CHECK_EQ_INT(mode, 01777);
     CHECK_EQ_INT(uid, 70000);
@@ -276,7 +277,8 @@ static void test_depth(void)
     char want[CCI_INDEX_MAX_PATH + 3] = "s@";
     memcpy(want + 2, path, sizeof(path));
     const struct cci_tree_inode *s = cci_tree_inode(&tree, tree.names[CCI_TREE_ROOT].first);
-    bool only = tree.names[tree.names[CCI_TREE_ROOT].first].next == CCI_TREE_NONE && s->meta.type == CCI_INDEX_SYMLINK;
+    bool only =
+        tree.names[tree.names[CCI_TREE_ROOT].first].next == CCI_TREE_NONE && cci_tree_type(s) == CCI_INDEX_SYMLINK;
     cci_tree_free(&tree);
     free_layers();
     CHECK(only);
