@@ -360,6 +360,13 @@ static cc_error_code cci_index_open(struct cci_index_reader *r, struct cci_view 
     return CC_OK;
 }
 
+/* How many entries an index has: no more than fit into it, whatever its header says. */
+static uint64_t cci_index_entries(struct cci_view bytes)
+{
+    struct cci_index_reader r;
+    return cci_index_open(&r, bytes, NULL) ? 0 : r.count;
+}
+
 /* What an entry says whose parts are known to add up. */
 static void cci_index_entry_at(const uint8_t *p, struct cci_index_entry *e)
 {

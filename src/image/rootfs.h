@@ -25,7 +25,8 @@
 
 struct cci_rootfs_layer {
     cci_fd data;
-    uint8_t *index; /* while metadata is made */
+    uint8_t *memory; /* of its index, while metadata is made */
+    struct cci_view index;
 };
 
 /* An image being opened. */
@@ -58,7 +59,7 @@ static struct cci_digest cci_rootfs_chain_id(const struct cci_layer *layers, siz
 /* ---- Making the metadata ---------------------------------------------------------------------------- */
 
 /* Reads a layer's index into memory. *total is what all of them take. */
-static cc_error_code cci_rootfs_read_index(struct cci_rootfs *r, size_t i, struct cci_view *index, size_t *total)
+static cc_error_code cci_rootfs_read_index(struct cci_rootfs *r, size_t i, size_t *total)
 {
     struct cci_os_stat st;
     char *path = cci_layer_file(r->layers[i].path, "index");
@@ -68,15 +69,16 @@ static cc_error_code cci_rootfs_read_index(struct cci_rootfs *r, size_t i, struc
     if (bad < 0) {
         code = cci_store_fail(r->err, bad, path, "open the index of a layer");
     } else if (st.size > CCI_ROOTFS_MAX_INDEX - *total) {
-        code = cci_fail(r->err, CC_ERR_IO, NULL, "the image has too many files: its indexes are larger than 256 MiB");
+        code = cci_fail(r->err, CC_ERR_IO, r->layers[i].path,
+                        "the image has too many files: its indexes are larger than 256 MiB");
     } else {
-        r->open[i].index = cci_mem_alloc((size_t)st.size);
-        int64_t n = r->open[i].index ? cci_os_pread_all(fd, r->open[i].index, (size_t)st.size, 0) : -ENOMEM;
+        uint8_t *p = cci_mem_alloc((size_t)st.size);
+        int64_t n = p ? cci_os_pread_all(fd, p, (size_t)st.size, 0) : -ENOMEM;
         if (n < 0)
             code = cci_store_fail(r->err, (int)n, path, "read the index of a layer");
-        index->p = r->open[i].index;
-        index->n = n < 0 ? 0 : (size_t)n;
-        *total += index->n;
+        r->open[i].memory = p;
+        r->open[i].index = (struct cci_view){p, n < 0 ? 0 : (size_t)n};
+        *total += r->open[i].index.n;
     }
     cci_os_close(fd);
     cci_mem_free(path);
@@ -86,13 +88,18 @@ static cc_error_code cci_rootfs_read_index(struct cci_rootfs *r, size_t i, struc
 static cc_error_code cci_rootfs_merge(struct cci_rootfs *r, struct cci_tree *tree)
 {
     size_t total = 0;
+    uint64_t entries = 0;
     cc_error_code code = CC_OK;
     for (size_t i = 0; i < r->count && !code; i++) {
-        struct cci_view index = {NULL, 0};
-        uint64_t data_blocks = 0;
-        code = cci_rootfs_read_index(r, i, &index, &total);
+        code = cci_rootfs_read_index(r, i, &total);
         if (!code)
-            code = cci_merge_layer(tree, (uint32_t)i, index, &data_blocks, r->err);
+            entries += cci_index_entries(r->open[i].index);
+    }
+    if (!code)
+        cci_tree_expect(tree, entries);
+    for (size_t i = 0; i < r->count && !code; i++) {
+        uint64_t data_blocks = 0;
+        code = cci_merge_layer(tree, (uint32_t)i, r->open[i].index, &data_blocks, r->err);
         if (!code && data_blocks != r->blocks[i])
             code = cci_index_bad(r->err, "its data has another size");
         if (code && r->err && !r->err->path)
@@ -260,7 +267,7 @@ static cc_error_code cci_rootfs_open(const struct cci_store *store, const struct
         cci_disk_free(out);
     for (size_t i = 0; i < count && r.open; i++) {
         cci_os_close(r.open[i].data);
-        cci_mem_free(r.open[i].index);
+        cci_mem_free(r.open[i].memory);
     }
     cci_mem_free(r.open);
     cci_mem_free(r.blocks);

@@ -184,6 +184,23 @@ static bool cci_tree_grow_slots(struct cci_tree *t)
     return true;
 }
 
+/* Makes room for `names` more names and as many inodes, so that the arrays need not grow by copying. That there is no
+ * memory is found when it is used. */
+static void cci_tree_expect(struct cci_tree *t, uint64_t names)
+{
+    uint32_t cap = (uint32_t)CCI_MIN(names + t->name_count, CCI_TREE_MAX_NAMES);
+    if (cap > t->name_cap) {
+        struct cci_tree_name *p = cci_mem_resize(t->names, cap, sizeof(*p));
+        t->names = p ? p : t->names;
+        t->name_cap = p ? cap : t->name_cap;
+    }
+    if (cap > t->inode_cap) {
+        struct cci_tree_inode *p = cci_mem_resize(t->inodes, cap, sizeof(*p));
+        t->inodes = p ? p : t->inodes;
+        t->inode_cap = p ? cap : t->inode_cap;
+    }
+}
+
 /* A new inode with no names; CCI_TREE_NONE when there is no memory. */
 static uint32_t cci_tree_new_inode(struct cci_tree *t, const uint8_t *entry, uint32_t layer)
 {
@@ -205,8 +222,8 @@ static uint32_t cci_tree_new_inode(struct cci_tree *t, const uint8_t *entry, uin
 static uint32_t cci_tree_new_name(struct cci_tree *t)
 {
     if (t->name_count == t->name_cap) {
-        uint32_t cap = t->name_cap ? t->name_cap * 2 : 1024;
-        struct cci_tree_name *p = cap <= CCI_TREE_MAX_NAMES ? cci_mem_resize(t->names, cap, sizeof(*p)) : NULL;
+        uint32_t cap = t->name_cap ? CCI_MIN(t->name_cap * 2, CCI_TREE_MAX_NAMES) : 1024;
+        struct cci_tree_name *p = cap > t->name_count ? cci_mem_resize(t->names, cap, sizeof(*p)) : NULL;
         if (!p)
             return CCI_TREE_NONE;
         t->names = p;

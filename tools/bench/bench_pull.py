@@ -55,19 +55,22 @@ def files():
 
 
 def layer(layout, some, megabytes, level):
-    """The descriptor and diffID of a layer of the next files."""
-    chosen, total = [], 0
+    """The descriptor and diffID of a layer of the next files, each directory before the first thing in it."""
+    chosen, total, there = [], 0, set()
     while total < megabytes * 1000000:
         size, path = next(some, (0, None))
         if not path:
             fail("/usr has too few files")
-        chosen.append(path)
+        parts = path.split("/")
+        above = ["/".join(parts[:n]) for n in range(2, len(parts))]
+        chosen += [folder for folder in above if folder not in there] + [path]
+        there.update(above)
         total += size
     work = os.path.join(layout.folder, "work")
     with open(work + ".list", "w", encoding="utf-8", errors="surrogateescape") as f:
         f.write("\n".join(chosen) + "\n")
     diff_id, digest = (t.split()[0] for t in run(
-        f"tar -C / --format=pax -cf - -T {work}.list 2>/dev/null | tee >(sha256sum >{work}.diff) | gzip -n{level} >{work}.gz;"
+        f"tar -C / --format=pax --no-recursion -cf - -T {work}.list 2>/dev/null | tee >(sha256sum >{work}.diff) | gzip -n{level} >{work}.gz;"
         f"cat {work}.diff; sha256sum {work}.gz").splitlines())
     size = os.path.getsize(work + ".gz")
     os.rename(work + ".gz", os.path.join(layout.folder, "blobs/sha256", digest))
