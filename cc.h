@@ -760,6 +760,23 @@ CC_API cc_error_code cc_file_stat(cc_file f, cc_file_info *out, cc_error *err);
 /* The path it was opened with (File.Name); free it with cc_free_string. NULL for a bad handle. */
 CC_API char *cc_file_name(cc_file f);
 
+typedef struct {
+    char *name;
+    bool is_dir;
+    cc_file_mode mode; /* of the entry itself: a symbolic link's, not what it points to */
+} cc_dir_entry;
+
+/*
+ * The entries of a directory without "." and "..", sorted by the bytes of their names (os.ReadDir). A small directory
+ * is one round trip, a large one comes as a stream; more than 64 MiB of names are CC_ERR_IO. Free *out with
+ * cc_dir_entries_free.
+ */
+CC_API cc_error_code cc_fs_read_dir(cc_instance inst, const char *path, cc_dir_entry **out, size_t *count,
+                                    cc_error *err);
+
+/* Releases an array from cc_fs_read_dir. NULL is fine. */
+CC_API void cc_dir_entries_free(cc_dir_entry *entries, size_t count);
+
 /* The file system that a path is on. */
 typedef struct {
     uint64_t type;       /* its magic number, as in statfs(2) */

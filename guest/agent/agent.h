@@ -18,6 +18,7 @@
  *   work.c     worker threads, for what may take long
  *   path.c     requests about files by path
  *   tree.c     mkdir_all, remove_all
+ *   dir.c      directories
  *   handle.c   open files
  *   slow.c     which file systems may keep one waiting
  *   system.c   CONFIGURE and SHUTDOWN
@@ -56,6 +57,7 @@ void loop_init(void);
 int loop_add(struct source *s, int fd, uint32_t events, void (*ready)(struct source *, uint32_t));
 void loop_watch(struct source *s, uint32_t events); /* change what is watched */
 void loop_close(struct source *s);                  /* stop watching and close; idempotent */
+int loop_release(struct source *s);                 /* stop watching; the descriptor is the caller's */
 void loop_free(void *p);                            /* free(p) when no event can refer to it */
 void loop_run(void);
 
@@ -114,6 +116,8 @@ struct request {
        (0, the peer's, or ECONNRESET when the connection broke). */
     void (*data)(struct request *r, const uint8_t *p, size_t n, int err);
     struct conn *sink; /* connection attached for `data` */
+    /* takes the connection attached to the file channel over: fd is its own, and blocks; NULL as above */
+    void (*attached)(struct request *r, int fd);
 };
 
 void serve_unix(const char *path);                     /* listen.c */
@@ -121,6 +125,7 @@ void serve_vsock(void);                                /* listens, and dials the
 void conn_hello(void);                                 /* HELLO, with the outcome of boot */
 struct request *request_new(size_t size, uint64_t id); /* zeroed, in the table */
 struct request *request_find(uint64_t id);
+bool requests_too_many(void);
 void request_free(struct request *r); /* out of the table; its sink is closed */
 extern struct request *requests;
 
@@ -215,6 +220,11 @@ bool path_request(uint32_t type, uint64_t id, struct cci_proto_reader *in);
 bool handle_request(uint32_t type, uint64_t id, struct cci_proto_reader *in);
 /* Gives an open descriptor a handle. 0, or an errno, and the descriptor is closed. */
 int handle_new(int fd, mode_t mode, bool slow, uint64_t *handle);
+
+void dir_read(uint64_t id, struct cci_proto_reader *in);
+/* On a connection that was taken over, by a worker; 0 or errno. */
+int stream_send(int fd, const uint8_t *p, size_t n);
+int stream_end(int fd, uint64_t id, int status, const char *what);
 
 void slow_init(void);
 bool slow_anywhere(void); /* somewhere a file system is mounted that may keep one waiting for long */

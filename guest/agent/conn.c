@@ -7,6 +7,7 @@
 #include "agent.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -33,6 +34,11 @@ struct request *request_new(size_t size, uint64_t id)
     requests = r;
     request_count++;
     return r;
+}
+
+bool requests_too_many(void)
+{
+    return request_count >= MAX_REQUESTS;
 }
 
 struct request *request_find(uint64_t id)
@@ -268,6 +274,9 @@ static void dispatch(uint32_t type, uint64_t id, struct cci_proto_reader *in)
     case CCI_MSG_SHUTDOWN:
         system_shutdown(id);
         break;
+    case CCI_MSG_READ_DIR:
+        dir_read(id, in);
+        break;
     default:
         if (!path_request(type, id, in) && !handle_request(type, id, in))
             reply(id, ENOSYS, "request unknown to this agent");
@@ -287,6 +296,15 @@ static bool attach(struct conn *c, struct cci_proto_reader *in)
             return false;
         c->kind = CONN_FEED;
         feed_attach(r->feeds[channel], c);
+        return true;
+    }
+    if (channel == CCI_CHANNEL_FILE && r->attached) {
+        void (*attached)(struct request *, int) = r->attached;
+        int fd = loop_release(&c->src);
+        conn_close(c);
+        fcntl(fd, F_SETFL, 0);
+        r->attached = NULL; /* once */
+        attached(r, fd);
         return true;
     }
     if (channel != CCI_CHANNEL_FILE || !r->data || r->sink)

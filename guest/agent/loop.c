@@ -55,6 +55,16 @@ void loop_close(struct source *s)
     s->ready = NULL;
 }
 
+int loop_release(struct source *s)
+{
+    int fd = s->fd;
+    if (s->ready)
+        epoll_ctl(epoll_fd, EPOLL_CTL_DEL, fd, NULL);
+    s->fd = -1;
+    s->ready = NULL;
+    return fd;
+}
+
 void loop_free(void *p)
 {
     if (!p)

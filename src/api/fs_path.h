@@ -4,6 +4,7 @@
 #ifndef CCI_API_FS_PATH_H
 #define CCI_API_FS_PATH_H
 
+#include "../control/listing.h"
 #include "fs.h"
 
 /* A call whose result is success or an error. */
@@ -130,6 +131,29 @@ CC_API cc_error_code cc_fs_statfs(cc_instance inst, const char *path, cc_fs_info
         *out = info;
     }
     return cci_api_end("statfs", code, err);
+}
+
+CC_API cc_error_code cc_fs_read_dir(cc_instance inst, const char *path, cc_dir_entry **out, size_t *count,
+                                    cc_error *err)
+{
+    struct cci_instance *i;
+    const struct cci_wait wait = CCI_WAIT_FOREVER;
+    cci_error_clear(err);
+    if (out)
+        *out = NULL;
+    if (count)
+        *count = 0;
+    cc_error_code code = cci_fs_enter(inst, path, out && count ? out : NULL, &i, err);
+    if (code == CC_OK) {
+        code = cci_listing_read(i->vm.control, path, out, count, &wait, err);
+        cci_instance_leave(i);
+    }
+    return cci_api_end("read_dir", code, err);
+}
+
+CC_API void cc_dir_entries_free(cc_dir_entry *entries, size_t count)
+{
+    cci_listing_free(entries, count);
 }
 
 #endif

@@ -7,6 +7,7 @@
 
 #include <sys/statvfs.h>
 
+#include "../../src/control/listing.h"
 #include "../fs_cases.h"
 
 static struct agent a;
@@ -158,6 +159,55 @@ static void test_remove_all_deep(void)
     CHECK_OK(cci_file_stat(a.ctl, "/", false, &st, w, &err), err);
 }
 
+/* Directories of all sizes about the limits, there and sorted; some entries are not files. */
+static void test_read_dir(void)
+{
+    static const size_t sizes[] = {0, 1, 500, 600, 2000, 3000, 100000};
+    char name[300];
+    cc_error err = {0};
+    cc_dir_entry *e;
+    size_t n;
+    for (size_t i = 0; i < CCI_COUNT(sizes); i++) {
+        CHECK(mkdir(name_in("many"), 0700) == 0);
+        int dir = open(name_in("many"), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        for (size_t k = 0; k < sizes[i]; k++) {
+            (void)snprintf(name, sizeof(name), "%06zu-\n\xff", k * 7919 % 100003);
+            CHECK(k % 50 ? mknodat(dir, name, S_IFREG | 0640, 0) == 0 : mkdirat(dir, name, 0711) == 0);
+        }
+        close(dir);
+        uint64_t t0 = cci_os_now();
+        CHECK_OK(cci_listing_read(a.ctl, name_in("many"), &e, &n, w, &err), err);
+        if (n == 100000)
+            printf("# read_dir of 100000: %llu ms\n", (unsigned long long)(cci_os_now() - t0) / 1000000);
+        CHECK_EQ_INT(n, sizes[i]);
+        size_t dirs = 0, wrong = 0;
+        for (size_t k = 0; k < n; k++) {
+            dirs += e[k].is_dir;
+            wrong += k && strcmp(e[k - 1].name, e[k].name) >= 0;
+            wrong += e[k].mode != (e[k].is_dir ? 0040711u : 0100640u) || strlen(e[k].name) != 9;
+        }
+        CHECK_EQ_INT(dirs, (sizes[i] + 49) / 50);
+        CHECK_EQ_INT(wrong, 0);
+        cci_listing_free(e, n);
+        CHECK_EQ_INT(ask(CCI_MSG_REMOVE_ALL, name_in("many"), NULL, 0, &err), 0);
+    }
+    /* The longest names there are, enough of them for a stream. */
+    CHECK(mkdir(name_in("many"), 0700) == 0);
+    for (int k = 0; k < 700; k++) {
+        (void)snprintf(name, sizeof(name), "many/%03d%0252d", k, 0);
+        CHECK(mkdir(name_in(name), 0700) == 0);
+    }
+    CHECK_OK(cci_listing_read(a.ctl, name_in("many"), &e, &n, w, &err), err);
+    CHECK(n == 700 && strlen(e[699].name) == 255);
+    cci_listing_free(e, n);
+    CHECK_EQ_INT(ask(CCI_MSG_REMOVE_ALL, name_in("many"), NULL, 0, &err), 0);
+    CHECK_EQ_INT(cci_listing_read(a.ctl, "/no/such", &e, &n, w, &err), CC_ERR_IO);
+    CHECK_EQ_INT(err.sys_errno, ENOENT);
+    CHECK_EQ_INT(cci_listing_read(a.ctl, "/etc/passwd", &e, &n, w, &err), CC_ERR_IO);
+    CHECK_EQ_INT(err.sys_errno, ENOTDIR);
+    cci_error_release(&err);
+}
+
 int main(void)
 {
     agent_build();
@@ -167,6 +217,7 @@ int main(void)
     RUN(test_owner_and_times);
     RUN(test_statfs);
     RUN(test_remove_all_deep);
+    RUN(test_read_dir);
     agent_stop(&a);
     agent_clean();
     return check_done();
