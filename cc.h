@@ -297,7 +297,9 @@ typedef void (*cc_progress_callback)(const cc_download_progress *progress, void 
  *
  * User name and password come from `opts`, or, when the registry asks for them, from $DOCKER_CONFIG/config.json, else
  * ~/.docker/config.json: credential helpers (docker-credential-NAME in PATH) or what `docker login` wrote. HTTPS_PROXY,
- * HTTP_PROXY, NO_PROXY and SSL_CERT_FILE are looked at.
+ * HTTP_PROXY, NO_PROXY and SSL_CERT_FILE are looked at. What a registry accepted, a password or a token that has not
+ * run out, is kept in memory with the client: the next pull from the same repository, as the same user, says it at
+ * once.
  *
  * Errors: CC_ERR_INVALID_ARGUMENT for a reference that is none, and which part of it; CC_ERR_NETWORK for connections,
  * certificates, and what the registry refuses; CC_ERR_IO for an image that is damaged, not supported, or not for the

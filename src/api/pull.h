@@ -37,6 +37,7 @@ static cc_error_code cci_pull_source(struct cci_client *c, const char *image_ref
     struct cci_image *image;
     if (spec.policy != CC_PULL_IF_NOT_PRESENT && spec.policy != CC_PULL_ALWAYS && spec.policy != CC_PULL_NEVER)
         return cci_fail(err, CC_ERR_INVALID_ARGUMENT, NULL, "%d is no pull policy", (int)spec.policy);
+    spec.auth_memory = &c->auth;
     spec.progress = progress_cb;
     spec.progress_ctx = progress_user_data;
     cc_error_code code = cci_token_use(opts ? opts->cancel : 0, &spec.wait.cancel, err);

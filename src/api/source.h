@@ -7,11 +7,13 @@
 #include "../image/cache.h"
 #include "../image/load_dir.h"
 #include "../image/source.h"
+#include "../registry/auth_memory.h"
 #include "lib.h"
 
 struct cci_client {
     struct cci_object object;
     struct cci_store *store;
+    struct cci_auth_memory auth; /* what registries accepted */
 };
 
 struct cci_source {
@@ -23,8 +25,10 @@ struct cci_source {
 
 static void cci_client_destroy(struct cci_object *o)
 {
-    cci_store_close(((struct cci_client *)o)->store);
-    cci_mem_free(o);
+    struct cci_client *c = (struct cci_client *)o;
+    cci_auth_memory_destroy(&c->auth);
+    cci_store_close(c->store);
+    cci_mem_free(c);
 }
 
 /* `dir` NULL is the default. */
@@ -38,6 +42,7 @@ static cc_error_code cci_client_make(const char *dir, cc_oci_client *out, cc_err
         cci_mem_free(c);
         return code;
     }
+    cci_auth_memory_init(&c->auth);
     cci_object_init(&c->object, cci_client_destroy);
     return cci_handle_publish(&c->object, CCI_KIND_CLIENT, out, err);
 }

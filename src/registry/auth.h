@@ -1,7 +1,8 @@
 /*
  * registry/auth.h - proving who we are to a registry, request by request.
  *
- * Nothing is sent until the registry asks (a 401 with a challenge). Then, by what it asks for:
+ * Nothing is sent until the registry asks (a 401 with a challenge), but for what it accepted in an earlier pull
+ * (auth_memory.h). Then, by what it asks for:
  *
  *   Basic    user name and password with every request (RFC 7617).
  *   Bearer   a token with every request (RFC 6750), fetched from the challenge's realm: by GET with service and scope
@@ -16,6 +17,7 @@
 #ifndef CCI_REGISTRY_AUTH_H
 #define CCI_REGISTRY_AUTH_H
 
+#include "auth_memory.h"
 #include "base64.h"
 #include "challenge.h"
 #include "docker_config.h"
@@ -24,6 +26,13 @@
 
 #define CCI_AUTH_MAX_ANSWER ((size_t)1 << 20)
 #define CCI_AUTH_SECOND ((uint64_t)1000000000u)
+
+/* Who we are. */
+struct cci_auth_login {
+    const char *username, *password; /* username NULL: by Docker's configuration */
+    const char *ca_file;             /* authorities believed besides the system's, or NULL: for the memory */
+    struct cci_auth_memory *memory;  /* or NULL */
+};
 
 struct cci_auth {
     struct cci_mutex mutex; /* for all that follows */
@@ -35,22 +44,39 @@ struct cci_auth {
     char *header;                   /* what Authorization says; NULL: nothing */
     uint64_t renew;                 /* when to fetch another token, in cci_os_now() nanoseconds */
     unsigned serial;                /* counts headers: one that was refused may be an old one */
+    bool recalled, plain;           /* the header is from the memory; it was accepted without TLS */
+    unsigned kept;                  /* the serial that is in the memory; 0 is none */
+    struct cci_digest key;          /* for the memory */
+    struct cci_auth_memory *memory; /* or NULL */
 };
 
-/* `username` and `password` NULL: Docker's configuration. */
+/* Sends what an earlier pull came to, until it is refused or runs out. */
+static void cci_auth_recall(struct cci_auth *a, const struct cci_auth_login *login)
+{
+    const char *const about[] = {a->name->host, a->name->repository, login->username, login->password, login->ca_file};
+    a->memory = login->memory;
+    if (!a->memory)
+        return;
+    a->key = cci_auth_memory_key(about, CCI_COUNT(about));
+    a->header = cci_auth_memory_get(a->memory, &a->key, &a->renew, &a->plain);
+    a->recalled = a->header != NULL;
+}
+
+/* Free it, also after a failure. */
 static cc_error_code cci_auth_init(struct cci_auth *a, struct cci_http *http, const struct cci_name *name,
-                                   const char *username, const char *password, cc_error *err)
+                                   const struct cci_auth_login *login, cc_error *err)
 {
     memset(a, 0, sizeof(*a));
     cci_mutex_init(&a->mutex);
     a->http = http;
     a->name = name;
     a->renew = CCI_FOREVER;
-    if (!username)
+    cci_auth_recall(a, login);
+    if (!login->username)
         return CC_OK;
     a->asked = true;
-    a->creds.username = cci_mem_strdup(username);
-    a->creds.password = cci_mem_strdup(password ? password : "");
+    a->creds.username = cci_mem_strdup(login->username);
+    a->creds.password = cci_mem_strdup(login->password ? login->password : "");
     return a->creds.username && a->creds.password ? CC_OK : cci_fail_nomem(err);
 }
 
@@ -231,16 +257,29 @@ static cc_error_code cci_auth_fetch(struct cci_auth *a, const struct cci_wait *w
 
 /* ---- Around a request ----------------------------------------------------------------------------------------- */
 
-/* What to send as Authorization: a copy, for cci_credentials_wipe; *header NULL is nothing. */
-static cc_error_code cci_auth_header(struct cci_auth *a, const struct cci_wait *wait, char **header, unsigned *serial,
-                                     cc_error *err)
+/* What was recalled is no good: begin as if there had been nothing. */
+static void cci_auth_unrecall(struct cci_auth *a)
+{
+    cci_auth_memory_forget(a->memory, &a->key);
+    cci_credentials_wipe(a->header);
+    a->header = NULL;
+    a->renew = CCI_FOREVER;
+    a->recalled = false;
+}
+
+/* What to send as Authorization: a copy, for cci_credentials_wipe; *header NULL is nothing. What is recalled goes the
+ * way it went before: never without TLS if it was accepted with it. */
+static cc_error_code cci_auth_header(struct cci_auth *a, bool plain, const struct cci_wait *wait, char **header,
+                                     unsigned *serial, cc_error *err)
 {
     cc_error_code code = CC_OK;
     *header = NULL;
     cci_mutex_lock(&a->mutex);
-    if (a->header && cci_os_now() >= a->renew)
+    if (a->recalled && cci_os_now() >= a->renew)
+        cci_auth_unrecall(a); /* the challenge that another one is fetched for is not known */
+    else if (a->header && cci_os_now() >= a->renew)
         code = cci_auth_fetch(a, wait, err);
-    if (!code && a->header) {
+    if (!code && a->header && !(a->recalled && a->plain != plain)) {
         *header = cci_mem_strdup(a->header);
         code = *header ? CC_OK : cci_fail_nomem(err);
     }
@@ -290,9 +329,11 @@ static cc_error_code cci_auth_answer(struct cci_auth *a, const struct cci_http_r
 {
     cc_error_code code = CC_OK;
     cci_mutex_lock(&a->mutex);
-    bool basic = a->header && strncmp(a->header, "Basic ", 6) == 0;
     if (serial != a->serial && !refused)
         goto done; /* somebody has met the challenge meanwhile */
+    if (a->recalled)
+        cci_auth_unrecall(a);
+    bool basic = a->header && strncmp(a->header, "Basic ", 6) == 0;
     if (refused || basic)
         code = cci_fail(err, CC_ERR_NETWORK, a->name->domain, "%s",
                         cci_auth_has_credentials(a) ? "the registry refuses the user name and password"
@@ -305,6 +346,17 @@ static cc_error_code cci_auth_answer(struct cci_auth *a, const struct cci_http_r
 done:
     cci_mutex_unlock(&a->mutex);
     return code;
+}
+
+/* The registry accepted a request with header number `serial`, sent without TLS or with: keep it for the next pull. */
+static void cci_auth_worked(struct cci_auth *a, unsigned serial, bool plain)
+{
+    cci_mutex_lock(&a->mutex);
+    if (a->memory && a->header && !a->recalled && serial == a->serial && serial != a->kept) {
+        cci_auth_memory_put(a->memory, &a->key, a->header, a->renew, plain);
+        a->kept = serial;
+    }
+    cci_mutex_unlock(&a->mutex);
 }
 
 #endif

@@ -16,6 +16,7 @@
 #define CCI_REGISTRY_CLIENT_H
 
 #include "auth.h"
+#include "http_date.h"
 
 #define CCI_REGISTRY_TRIES 5u
 #define CCI_REGISTRY_PAUSE ((uint64_t)250 * 1000000u) /* the first one; each is twice the one before */
@@ -42,8 +43,8 @@ struct cci_registry_call {
 };
 
 static cc_error_code cci_registry_init(struct cci_registry_client *r, struct cci_http *http,
-                                       const struct cci_name *name, bool allow_plain, const char *username,
-                                       const char *password, const struct cci_wait *wait, cc_error *err)
+                                       const struct cci_name *name, bool allow_plain,
+                                       const struct cci_auth_login *login, const struct cci_wait *wait, cc_error *err)
 {
     memset(r, 0, sizeof(*r));
     r->http = http;
@@ -51,7 +52,7 @@ static cc_error_code cci_registry_init(struct cci_registry_client *r, struct cci
     r->wait = wait;
     r->may_plain = allow_plain || name->loopback;
     cci_mutex_init(&r->mutex);
-    return cci_auth_init(&r->auth, http, name, username, password, err);
+    return cci_auth_init(&r->auth, http, name, login, err);
 }
 
 static void cci_registry_free(struct cci_registry_client *r)
@@ -102,14 +103,19 @@ static void cci_registry_reason(const struct cci_buf *body, char *out, size_t n)
     cci_json_free(&doc);
 }
 
-/* Seconds of Retry-After, a number or (RFC 9110, 10.2.3) a date, which is not read; 0 when there is none. */
+/* Seconds of Retry-After, a number or a date (RFC 9110, 10.2.3); 0 when there is none. A date is compared with what the
+ * server thinks it is now, if it says so: the two clocks may differ. */
 static uint64_t cci_registry_retry_after(const struct cci_http_response *resp)
 {
-    const char *text = cci_http_field(resp, "Retry-After", 0);
-    uint64_t n = 0;
-    for (; text && *text >= '0' && *text <= '9' && n < 1000000; text++)
-        n = n * 10 + (uint64_t)(*text - '0');
-    return n;
+    const char *text = cci_http_field(resp, "Retry-After", 0), *date = cci_http_field(resp, "Date", 0);
+    uint64_t n = 0, ours = cci_os_realtime() / CCI_AUTH_SECOND, now = ours, then;
+    for (const char *p = text; p && *p >= '0' && *p <= '9' && n < 1000000; p++)
+        n = n * 10 + (uint64_t)(*p - '0');
+    if (n || !text || !cci_http_date_parse(text, ours, &then))
+        return n;
+    if (!date || !cci_http_date_parse(date, ours, &now))
+        now = ours;
+    return then > now ? CCI_MIN(then - now, (uint64_t)1000000) : 0;
 }
 
 /* The error for an answer that is none of those wanted. */
@@ -185,7 +191,7 @@ static cc_error_code cci_registry_send(struct cci_registry_client *r, const stru
     char *url = cci_mem_printf("%s://%s/v2/%s/%s/%s", plain ? "http" : "https", r->name->host, r->name->repository,
                                call->kind, call->what);
     *resp = NULL;
-    cc_error_code code = url ? cci_auth_header(&r->auth, r->wait, &header, serial, err) : cci_fail_nomem(err);
+    cc_error_code code = url ? cci_auth_header(&r->auth, plain, r->wait, &header, serial, err) : cci_fail_nomem(err);
     if (!code) {
         struct cci_http_request req = {.method = call->method,
                                        .url = url,
@@ -243,6 +249,12 @@ static uint64_t cci_registry_patience(const struct cci_http_response *resp, unsi
     return CCI_MAX(after * CCI_AUTH_SECOND, CCI_REGISTRY_PAUSE << (tries - 1));
 }
 
+/* Whether a server does not know HEAD, which is an answer: the caller has to GET. */
+static bool cci_registry_has_no_head(const struct cci_registry_call *call, int status)
+{
+    return call->method && strcmp(call->method, "HEAD") == 0 && (status == 405 || status == 501);
+}
+
 /* An answer has come: *again when the request is to be sent once more, the pause already over. Ends *resp then, and on
  * failure. */
 static cc_error_code cci_registry_judge(struct cci_registry_client *r, const struct cci_registry_call *call,
@@ -251,7 +263,10 @@ static cc_error_code cci_registry_judge(struct cci_registry_client *r, const str
 {
     int status = cci_http_status(resp);
     *again = false;
+    bool reached;
     if (status == 200 || status == 206)
+        cci_auth_worked(&r->auth, serial, cci_registry_is_plain(r, &reached));
+    if (status == 200 || status == 206 || cci_registry_has_no_head(call, status))
         return CC_OK;
     cc_error_code code;
     uint64_t pause = cci_registry_patience(resp, tries);
@@ -273,7 +288,8 @@ static cc_error_code cci_registry_judge(struct cci_registry_client *r, const str
     return code;
 }
 
-/* Asks until there is a good answer (200 or 206), which the caller finishes, or a final failure. */
+/* Asks until there is a good answer (200 or 206; to HEAD also that there is no HEAD), which the caller finishes, or a
+ * final failure. */
 static cc_error_code cci_registry_call(struct cci_registry_client *r, const struct cci_registry_call *call,
                                        struct cci_http_response **resp, cc_error *err)
 {

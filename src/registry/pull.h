@@ -184,9 +184,9 @@ static cc_error_code cci_pull_connect(struct cci_pull *p, cc_error *err)
     cc_error_code code = cci_http_new(&options, &p->http, err);
     if (code)
         return code;
+    const struct cci_auth_login login = {p->spec->username, p->spec->password, p->spec->ca_file, p->spec->auth_memory};
     p->has_registry = true;
-    return cci_registry_init(&p->registry, p->http, &p->name, p->spec->allow_plain, p->spec->username,
-                             p->spec->password, &p->wait, err);
+    return cci_registry_init(&p->registry, p->http, &p->name, p->spec->allow_plain, &login, &p->wait, err);
 }
 
 /* What the cache has of the reference. With a digest it does not matter under which name it came. */
@@ -224,7 +224,8 @@ static cc_error_code cci_pull_cached(struct cci_pull *p, struct cci_image **out,
     return code;
 }
 
-/* Asks, with one request, whether the tag still means what is in the cache. */
+/* Asks, with one request, whether the tag still means what is in the cache. A registry that has no HEAD, or does not
+ * say the digest, leaves that open: then it is pulled, which fetches documents at most. */
 static cc_error_code cci_pull_unchanged(struct cci_pull *p, bool *same, cc_error *err)
 {
     struct cci_registry_call call = {"HEAD", "manifests", p->name.tag, CCI_PULL_ACCEPT, 0};
@@ -234,7 +235,7 @@ static cc_error_code cci_pull_unchanged(struct cci_pull *p, bool *same, cc_error
     cc_error_code code = cci_registry_call(&p->registry, &call, &resp, err);
     if (code)
         return code;
-    *same = cci_pull_said_digest(resp, &said) && cci_digest_equal(&said, &p->ref.top);
+    *same = cci_http_status(resp) == 200 && cci_pull_said_digest(resp, &said) && cci_digest_equal(&said, &p->ref.top);
     cci_http_finish(resp);
     return CC_OK;
 }

@@ -21,7 +21,8 @@
 struct cci_pull_spec {
     const char *reference;
     struct cci_platform platform;
-    const char *username, *password; /* or NULL */
+    const char *username, *password;     /* or NULL */
+    struct cci_auth_memory *auth_memory; /* of the client, or NULL */
     cc_pull_policy policy;
     const char *ca_file; /* or NULL */
     bool allow_plain;

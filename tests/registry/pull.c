@@ -5,9 +5,9 @@
  *
  * In the environment: POLICY (always, never), ARCH, USERNAME, PASSWORD, CA_FILE, ALLOW_HTTP, TIMEOUT (seconds),
  * CANCEL_AT (bytes after which the token is cancelled), KILL_AT (bytes after which this process kills itself), EXPORT
- * (a directory that the image is exported to). Prints the configuration's architecture and environment, a line for each
- * call of the progress function with PROGRESS set, a summary of them, and the error if there is one; the exit code is
- * the error's.
+ * (a directory that the image is exported to), AGAIN (after the first pull there is another one, by the same client,
+ * that always asks). Prints the configuration's architecture and environment, a line for each call of the progress
+ * function with PROGRESS set, a summary of them, and the error if there is one; the exit code is the error's.
  */
 #define CC_IMPLEMENTATION
 #include <signal.h>
@@ -78,6 +78,11 @@ int main(int argc, char **argv)
         code = cc_oci_client_new_with_cache(argv[1], &client, &err);
     if (!code)
         code = cc_oci_client_pull(client, argv[2], &opts, on_progress, &w, &source, &err);
+    if (!code && getenv("AGAIN")) {
+        cc_instance_source_free(source);
+        opts.policy = CC_PULL_ALWAYS;
+        code = cc_oci_client_pull(client, argv[2], &opts, NULL, NULL, &source, &err);
+    }
     uint64_t now = cci_os_now();
     if (!code && getenv("EXPORT"))
         code = cc_oci_client_export_dir(client, source, getenv("EXPORT"), &err);

@@ -111,11 +111,12 @@ static void request_is(struct cci_auth *a, const char *want_url, const char *wan
 
 static void test_token_request(void)
 {
+    const struct cci_auth_login nobody = {NULL, NULL, NULL, NULL}, somebody = {"us er", "pw", NULL, NULL};
     struct cci_name name;
     struct cci_auth a;
     cc_error err = {0};
     CHECK_OK(cci_name_parse(&name, "r.example/team/app:1", &err), err);
-    CHECK_OK(cci_auth_init(&a, NULL, &name, NULL, NULL, &err), err);
+    CHECK_OK(cci_auth_init(&a, NULL, &name, &nobody, &err), err);
     a.challenge = parsed("Bearer realm=\"https://t/x\",service=\"reg & co\"", NULL);
     request_is(&a, "https://t/x?service=reg%20%26%20co&scope=repository%3Ateam%2Fapp%3Apull", NULL);
     a.challenge =
@@ -126,13 +127,137 @@ static void test_token_request(void)
                "grant_type=refresh_token&client_id=cc.h&service=s&scope=repository%3Aa%3Apull%20repository%3Ab%3Apull"
                "&refresh_token=t%3D%2F%2Bk");
     cci_auth_free(&a);
-    CHECK_OK(cci_auth_init(&a, NULL, &name, "us er", "pw", &err), err);
+    CHECK_OK(cci_auth_init(&a, NULL, &name, &somebody, &err), err);
     a.challenge = parsed("Bearer realm=\"https://t/x\",service=\"s\",scope=\"z\"", NULL);
     request_is(&a, "https://t/x?service=s&scope=z&account=us%20er", NULL);
     char *basic = cci_auth_basic(&a.creds);
     CHECK_EQ_STR(basic, "Basic dXMgZXI6cHc=");
     cci_mem_free(basic);
     cci_auth_free(&a);
+}
+
+/* ---- What is kept between pulls -------------------------------------------------------------------------------- */
+
+static struct cci_auth_memory memory;
+
+/* What a pull would send first; "" for nothing. */
+static const char *recalled(const char *reference, const char *user, const char *password, const char *ca, bool plain)
+{
+    static char text[100];
+    const struct cci_auth_login login = {user, password, ca, &memory};
+    const struct cci_wait wait = CCI_WAIT_FOREVER;
+    struct cci_name name;
+    struct cci_auth a;
+    unsigned serial;
+    char *header = NULL;
+    cc_error err = {0};
+    CHECK_OK(cci_name_parse(&name, reference, &err), err);
+    CHECK_OK(cci_auth_init(&a, NULL, &name, &login, &err), err);
+    CHECK_OK(cci_auth_header(&a, plain, &wait, &header, &serial, &err), err);
+    (void)snprintf(text, sizeof(text), "%s", header ? header : "");
+    cci_credentials_wipe(header);
+    cci_auth_free(&a);
+    return text;
+}
+
+/* A pull that the registry accepts with this header, good for `ns` from now. */
+static void accepted(const char *reference, const char *user, const char *password, const char *header, uint64_t ns)
+{
+    const struct cci_auth_login login = {user, password, NULL, &memory};
+    struct cci_name name;
+    struct cci_auth a;
+    cc_error err = {0};
+    CHECK_OK(cci_name_parse(&name, reference, &err), err);
+    CHECK_OK(cci_auth_init(&a, NULL, &name, &login, &err), err);
+    if (a.recalled)
+        cci_auth_unrecall(&a);
+    CHECK_OK(cci_auth_set(&a, cci_mem_strdup(header), cci_os_now() + ns, &err), err);
+    cci_auth_worked(&a, a.serial, false);
+    cci_auth_free(&a);
+}
+
+static void test_memory(void)
+{
+    const uint64_t hour = 3600 * CCI_AUTH_SECOND;
+    cci_auth_memory_init(&memory);
+    CHECK_EQ_STR(recalled("r.example/a", NULL, NULL, NULL, false), "");
+    accepted("r.example/a", NULL, NULL, "Bearer x", hour);
+    CHECK_EQ_STR(recalled("r.example/a:2", NULL, NULL, NULL, false), "Bearer x");
+    CHECK_EQ_STR(recalled("r.example/a", NULL, NULL, NULL, true), ""); /* never without TLS */
+    CHECK_EQ_STR(recalled("r.example/b", NULL, NULL, NULL, false), "");
+    CHECK_EQ_STR(recalled("q.example/a", NULL, NULL, NULL, false), "");
+    CHECK_EQ_STR(recalled("r.example/a", "u", NULL, NULL, false), "");
+    CHECK_EQ_STR(recalled("r.example/a", NULL, NULL, "ca.pem", false), "");
+    accepted("r.example/a", "u", "p", "Basic 1", hour);
+    accepted("r.example/a", "u", "p", "Basic 2", hour);
+    CHECK_EQ_STR(recalled("r.example/a", "u", "p", NULL, false), "Basic 2");
+    CHECK_EQ_STR(recalled("r.example/a", "u", "q", NULL, false), "");
+    CHECK_EQ_STR(recalled("r.example/a", NULL, NULL, NULL, false), "Bearer x");
+    accepted("r.example/gone", NULL, NULL, "Bearer y", 0);
+    CHECK_EQ_STR(recalled("r.example/gone", NULL, NULL, NULL, false), "");
+    for (int i = 0; i < 100; i++) { /* bounded; what is used stays */
+        char name[40];
+        (void)snprintf(name, sizeof(name), "r.example/n%d", i);
+        accepted(name, NULL, NULL, "Bearer n", hour);
+        CHECK_EQ_STR(recalled("r.example/a", NULL, NULL, NULL, false), "Bearer x");
+    }
+    CHECK_EQ_STR(recalled("r.example/n99", NULL, NULL, NULL, false), "Bearer n");
+    CHECK_EQ_STR(recalled("r.example/n1", NULL, NULL, NULL, false), "");
+    CHECK_EQ_STR(recalled("r.example/a", "u", "p", NULL, false), "");
+    cci_auth_memory_destroy(&memory);
+}
+
+/* ---- Dates --------------------------------------------------------------------------------------------------- */
+
+static void date_is(const char *text, uint64_t want)
+{
+    uint64_t got = 0;
+    CHECK(cci_http_date_parse(text, 1700000000, &got));
+    CHECK_EQ_INT(got, want);
+}
+
+static void test_dates(void)
+{
+    static const char *const bad[] = {"",
+                                      "x",
+                                      "Sun",
+                                      "Sun, ",
+                                      "3600",
+                                      "Sun, 06 Nov 1994 08:49:37",
+                                      "Sun, 06 Nov 1994 08:49:37 UTC",
+                                      "Sun, 06 Nov 1994 08:49:37 GMT ",
+                                      "Sun, 6 Nov 1994 08:49:37 GMT",
+                                      "Sun, 31 Nov 1994 08:49:37 GMT",
+                                      "Sun, 00 Nov 1994 08:49:37 GMT",
+                                      "Sun, 06 Nov 1994 24:00:00 GMT",
+                                      "Sun, 06 Nov 1994 08:60:00 GMT",
+                                      "Sun, 29 Feb 2023 00:00:00 GMT",
+                                      "Sun, 29 Feb 2100 00:00:00 GMT",
+                                      "Sun, 06 Nov 1969 08:49:37 GMT",
+                                      "Xun, 06 Nov 1994 08:49:37 GMT",
+                                      "Sun, 06 Xov 1994 08:49:37 GMT",
+                                      "Sunday, 06 Nov 1994 08:49:37 GMT",
+                                      "Sunday, 06-Nov-1994 08:49:37 GMT",
+                                      "Sun Nov 6 08:49:37 1994",
+                                      "Sun Nov 16 08:49:37 94",
+                                      "Sun, -6 Nov 1994 08:49:37 GMT"};
+    uint64_t got;
+    date_is("Sun, 06 Nov 1994 08:49:37 GMT", 784111777);
+    date_is("Sunday, 06-Nov-94 08:49:37 GMT", 784111777);
+    date_is("Sun Nov  6 08:49:37 1994", 784111777);
+    date_is("Wed Nov 16 08:49:37 1994", 784975777);
+    date_is("Thu, 01 Jan 1970 00:00:00 GMT", 0);
+    date_is("Thu, 29 Feb 2024 23:59:60 GMT", 1709251200);
+    date_is("Fri, 01 Mar 2024 00:00:00 GMT", 1709251200);
+    date_is("Tue, 29 Feb 2000 00:00:00 GMT", 951782400);
+    date_is("Mon, 01 Mar 2100 00:00:00 GMT", 4107542400);
+    date_is("Friday, 31-Dec-99 23:59:59 GMT", 946684799);  /* 2099 is too far ahead of 2023 */
+    date_is("Friday, 31-Dec-73 23:59:59 GMT", 3281990399); /* 2073 is not */
+    date_is("Sunday, 31-Dec-74 23:59:59 GMT", 157766399);  /* 2074 is again */
+    date_is("Fri, 31 Dec 9999 23:59:59 GMT", 253402300799);
+    for (size_t i = 0; i < CCI_COUNT(bad); i++)
+        if (cci_http_date_parse(bad[i], 1700000000, &got))
+            check_fail(__FILE__, __LINE__, bad[i]);
 }
 
 /* ---- References ------------------------------------------------------------------------------------------------ */
@@ -236,6 +361,8 @@ int main(void)
     RUN(test_challenge_is_bounded);
     RUN(test_token);
     RUN(test_token_request);
+    RUN(test_memory);
+    RUN(test_dates);
     RUN(test_names);
     RUN(test_bad_names);
     return check_done();

@@ -163,6 +163,10 @@ def test_plain(r, pull, folder, names):
     code, out = pull("multi", f"{base}/test/multi:1", POLICY="always")
     new = r.requests()[before:]
     check("always_asks_once", code == 0 and len(new) == 1 and new[0][0] == "HEAD" and new[0][2] == 200, f"{new} {out}")
+    before = len(r.requests())
+    code, out = pull("multi", f"{base}/test/multi:1", AGAIN="1")
+    new = r.requests()[before:]
+    check("always_in_the_same_client_asks_once", code == 0 and [n[0] for n in new] == ["HEAD"], f"{new} {out}")
     # The tag moves: one more image, of which the base is there already.
     r.push(names["arch"], "test/multi:1")
     before = len(r.requests())
@@ -313,6 +317,11 @@ def auth_cases(tag, r, pull, reference):
     config(pull, auths={r.address: {"auth": base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()}})
     code, out = pull(store("auths"), reference, **ca)
     check(f"{tag}_docker_config", code == 0, out)
+    before, tokens = len(r.requests()), len(r.tokens.requests) if r.tokens else 0
+    code, out = pull(store("options"), reference, POLICY="always", AGAIN="1", USERNAME=USER, PASSWORD=PASSWORD, **ca)
+    new = [(m, s) for m, p, s in r.requests()[before:]]
+    check(f"{tag}_second_pull_of_a_client_asks_once", code == 0 and new == [("HEAD", 401), ("HEAD", 200), ("HEAD", 200)] and
+          (not r.tokens or len(r.tokens.requests) == tokens + 1), f"{new} {out}")
     bin_dir = os.path.join(pull.folder, "bin")
     os.makedirs(bin_dir, exist_ok=True)
     with open(os.path.join(bin_dir, "docker-credential-test"), "w") as f:

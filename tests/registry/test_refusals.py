@@ -152,6 +152,22 @@ def times(n, status, **fields):
     return fault
 
 
+def raw(n, status, **fields):
+    """The first n requests, without the fields that Python adds."""
+    left = [n]
+
+    def fault(handler):
+        left[0] -= 1
+        if left[0] < 0:
+            return False
+        handler.send_response_only(status)
+        for k, v in dict(fields, Content_Length="0").items():
+            handler.send_header(k.replace("_", "-"), v)
+        handler.end_headers()
+        return True
+    return fault
+
+
 def on_blob(body_of):
     """Layers are answered so; configurations as they are."""
     def fault(handler):
@@ -181,11 +197,66 @@ def statuses(c):
     start = time.monotonic()
     code, out, requests = c.run(fault=times(1, 429, Retry_After="1"))
     check("status_429_is_waited_for", code == 0 and time.monotonic() - start >= 1 and len(requests) == 4, f"{out} {requests}")
+    for form in ("%a, %d %b %Y %H:%M:%S GMT", "%A, %d-%b-%y %H:%M:%S GMT", "%a %b %d %H:%M:%S %Y"):
+        at = lambda seconds: time.strftime(form, time.gmtime(1_700_000_000 + seconds))  # by the server's clock
+        start = time.monotonic()
+        code, out, requests = c.run(fault=raw(1, 429, Date=at(0), Retry_After=at(2)))
+        check("a_date_is_waited_for_" + re.sub(r"\W", "", form), code == 0 and time.monotonic() - start >= 2 and len(requests) == 4,
+              f"{out} {requests}")
+        c.fails("a_date_far_ahead_" + re.sub(r"\W", "", form), 8, "(429): try again in 7200 s",
+                fault=raw(9, 429, Date=at(0), Retry_After=at(7200)), most=1)
+    c.fails("a_date_by_our_clock", 8, "(429): try again in 1000000 s", fault=raw(9, 429, Retry_After="Fri, 31 Dec 9999 23:59:59 GMT"), most=1)
+    c.fails("a_date_that_is_over", 8, "(429): try again later", fault=raw(9, 429, Retry_After="Sun, 06 Nov 1994 08:49:37 GMT"), most=5)
+    c.fails("a_date_that_is_none", 8, "(429): try again later", fault=raw(9, 429, Retry_After="Sun, 99 Nov 1994 08:49:37 GMT"), most=5)
     code, out, requests = c.run(fault=times(2, 503))
     check("status_503_is_asked_again", code == 0 and len(requests) == 5, f"{out} {requests}")
     start = time.monotonic()
     c.fails("a_pause_ends_with_the_time", 5, "timed out", fault=every(503, Retry_After="50"), TIMEOUT=1)
     check("a_pause_ends_in_time", time.monotonic() - start < 10)
+
+
+def without_head(c):
+    """A registry that has no HEAD, or whose HEAD says little: "always" asks by GET."""
+    def run(name, status, **more):
+        def fault(handler):
+            if handler.command != "HEAD":
+                return False
+            handler.give(status, **more)
+            return True
+        c.run()
+        c.number -= 1  # the same store
+        code, out, requests = c.run(fault=fault, POLICY="always")
+        check(name, code == 0 and [m for m, _ in requests] == ["HEAD", "GET"], f"{code} {out} {requests}")
+    run("head_405", 405)
+    run("head_501", 501)
+    run("head_without_a_digest", 200, Content_Type=MANIFEST)
+    run("head_with_nonsense_for_a_digest", 200, Docker_Content_Digest="sha256:x")
+    old = SERVER.manifests["good"]
+    SERVER.image("good", [SERVER.layer({"file": b"another\n"})])
+    new = SERVER.manifests["good"]
+    SERVER.manifests["good"] = old
+    c.run()
+    c.number -= 1
+    SERVER.manifests["good"] = new
+    code, out, requests = c.run(fault=lambda h: h.command == "HEAD" and (h.give(405), True)[1], POLICY="always")
+    check("head_405_and_a_new_image", code == 0 and len([p for _, p in requests if "/blobs/" in p]) == 2, f"{code} {out} {requests}")
+    SERVER.manifests["good"] = old
+
+
+def recalled_and_refused(c):
+    """What an earlier pull of the client was accepted with is refused: the challenge is met anew."""
+    seen = []
+
+    def fault(handler):
+        said = handler.headers.get("Authorization")
+        seen.append(said)
+        if said and not (handler.command == "HEAD" and seen.count(said) == 4):
+            return False
+        handler.give(401, WWW_Authenticate='Basic realm="x"')
+        return True
+    code, out, requests = c.run(fault=fault, AGAIN="1", USERNAME="u", PASSWORD="p")
+    check("recalled_and_refused", code == 0 and [bool(s) for s in seen] == [False, True, True, True, True, True],
+          f"{code} {out} {seen}")
 
 
 def documents(c, s):
@@ -283,6 +354,8 @@ def main():
         code, out, requests = c.run()
         check("good", code == 0 and len(requests) == 3, f"{out} {requests}")
         statuses(c)
+        without_head(c)
+        recalled_and_refused(c)
         documents(c, SERVER)
         layers(c, SERVER)
     finally:
