@@ -197,12 +197,15 @@ static int64_t cci_os_copy_range(cci_fd from, uint64_t from_at, cci_fd to, uint6
     return cci_os_result(syscall(SYS_copy_file_range, (long)from, &at[0], (long)to, &at[1], n, 0L));
 }
 
-/* The calling thread gets a umask of its own, 0: modes are then exactly what is asked for. Only for a thread of the
- * library. Where a sandbox forbids it, the program's umask goes on applying. */
+/* The calling thread gets a umask of its own, 0: modes are then exactly what is asked for. It also gets a current
+ * directory of its own, the root, so that it does not hold on to the program's. Only for a thread of the library.
+ * Where a sandbox forbids it, the program's umask goes on applying. */
 static void cci_os_own_umask(void)
 {
-    if (cci_os_result(syscall(SYS_unshare, 0x200L /* FS */)) == 0)
-        (void)syscall(SYS_umask, 0L);
+    if (cci_os_result(syscall(SYS_unshare, 0x200L /* FS */)) < 0)
+        return;
+    (void)syscall(SYS_umask, 0L);
+    (void)syscall(SYS_chdir, "/");
 }
 
 /* Who the calling thread is to the filesystem: the owner of what it makes. libc's functions would tell every thread of

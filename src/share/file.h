@@ -95,29 +95,25 @@ static int cci_share_open(struct cci_share_req *r)
     return result;
 }
 
-/* Tells the guest of a file that was just made, and open: an entry and a handle. */
+/* Tells the guest of a file that was just made, and is open as `fd`: an entry and a handle. */
 static int cci_share_put_created(struct cci_share_req *r, struct cci_share_node *parent, const char *name, cci_fd fd,
                                  uint32_t flags)
 {
     struct cci_os_statx sx;
-    struct cci_share_use use;
     uint8_t reply[CCI_FUSE_ENTRY_SIZE];
     int result = cci_os_statx_at(fd, "", &sx);
     uint64_t number = result ? 0 : cci_share_enter(r->share, parent, name, &sx);
-    if (result == 0)
-        result = number ? cci_share_use(r->share, number, &use) : -ENOMEM;
-    if (result) {
-        if (number)
-            cci_share_forget(r->share, number, 1);
+    struct cci_share_node *n = number ? cci_share_get_node(r->share, number) : NULL;
+    if (!n) {
         cci_os_close(fd);
-        return result;
+        return result ? result : -ENOMEM;
     }
     cci_share_fill_entry(r->share, number, &sx, reply);
     cci_share_put(r, reply, sizeof(reply));
-    result = cci_share_put_handle(r, use.node, fd, flags, 0);
-    cci_share_done(r->share, &use);
+    result = cci_share_put_handle(r, n, fd, flags, 0);
     if (result)
         cci_share_forget(r->share, number, 1);
+    cci_share_put_node(r->share, n);
     return result;
 }
 

@@ -296,6 +296,24 @@ static int cci_share_use_node(struct cci_share *s, struct cci_share_node *n, str
     return 0;
 }
 
+/* Counts the node with this number, without a descriptor; NULL if there is none. To be given to cci_share_put_node. */
+static struct cci_share_node *cci_share_get_node(struct cci_share *s, uint64_t number)
+{
+    cci_mutex_lock(&s->mutex);
+    struct cci_share_node *n = cci_share_slots_get(&s->nodes, number);
+    if (n)
+        n->refs++;
+    cci_mutex_unlock(&s->mutex);
+    return n;
+}
+
+static void cci_share_put_node(struct cci_share *s, struct cci_share_node *n)
+{
+    cci_mutex_lock(&s->mutex);
+    cci_share_unref(s, n);
+    cci_mutex_unlock(&s->mutex);
+}
+
 /* Opens the file with this number. 0, or an error number. */
 static int cci_share_use(struct cci_share *s, uint64_t number, struct cci_share_use *use)
 {

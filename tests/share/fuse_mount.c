@@ -7,7 +7,6 @@
  */
 #include "fuse_mount.h"
 
-#include <sched.h>
 #include <sys/wait.h>
 
 int main(int argc, char **argv)
