@@ -40,7 +40,7 @@ class Joiner:
             if OPEN.match(line):
                 stack.append(line.strip() if line is not guard else None)
             elif BRANCH.match(line):
-                stack[-1] = f"{stack[-1]} | {line.strip()} {number}" if stack[-1] else None
+                stack[-1] = f"{stack[-1]} | {line.strip()}" if stack[-1] else None  # the whole chain
             elif CLOSE.match(line):
                 stack.pop()
             if line.strip() == bearssl.INCLUDE:

@@ -21,9 +21,9 @@
  *     CC_IMPLEMENTATION   compile the library here
  *     CC_STATIC           every function is static: the library is private to this one file
  *     CC_API              your own linkage for every public function (for example a dllexport)
- *     CC_NO_TLS           leaves out TLS (BearSSL, about 80 kB): registries that need HTTPS cannot be used.
- *                         In a checkout TLS comes from an installed BearSSL: add -lbearssl. A program that uses
- *                         BearSSL itself keeps CC_IMPLEMENTATION in a source file of its own.
+ *     CC_NO_TLS           leaves out TLS (BearSSL, about 80 kB): registries that need HTTPS cannot be used, and no
+ *                         kernel is fetched. In a checkout TLS comes from an installed BearSSL: add -lbearssl. A
+ *                         program that uses BearSSL itself keeps CC_IMPLEMENTATION in a source file of its own.
  *     CC_WITH_ZSTD        reads images whose layers are compressed with zstd, by libzstd: add -lzstd. A layer that
  *                         is being read then takes as much memory as it asks for, up to 128 MiB, from malloc.
  *                         Without it such an image is an error that says so
@@ -33,7 +33,13 @@
  * ENVIRONMENT
  *
  *     CC_KERNEL           the guest kernel when cc_instance_options.kernel is NULL: a kernel image, or a
- *                         directory with "vmlinux" or "vmlinuz" and, for a kernel with modules, "modules"
+ *                         directory with "vmlinux" or "vmlinuz" and, for a kernel with modules, "modules".
+ *                         cc_instance_options.kernel says where one is looked for when this is not set, either
+ *     CC_KERNEL_MIRROR    where a kernel is fetched from when there is none: the URL of a repository of Alpine Linux's
+ *                         form, as a line of its /etc/apk/repositories; https, or http to loopback. Not set:
+ *                         https://dl-cdn.alpinelinux.org/alpine/v3.24/main. "off": nothing is fetched
+ *     CC_KERNEL_KEY       a PEM file with the public keys that may sign that repository, for one that is not Alpine's
+ *                         or a copy of it. Not set: the key of Alpine's builders, which is in this library
  *     CC_CACHE_DIR        the default cache directory (else $XDG_CACHE_HOME/cc.h, else ~/.cache/cc.h)
  *
  * RULES THAT HOLD FOR EVERY CALL
@@ -153,7 +159,7 @@ typedef struct {
 CC_API cc_error_code cc_set_allocator(const cc_allocator *allocator, cc_error *err);
 
 typedef enum {
-    CC_LOG_INFO = 2, /* what the library does: the kernel that an instance starts with */
+    CC_LOG_INFO = 2, /* what the library does: the kernel that an instance starts with, and its download */
     CC_LOG_DMESG = 3 /* a line of a guest's kernel, of instances with enable_dmesg */
 } cc_log_level;
 
@@ -463,9 +469,13 @@ typedef struct {
     bool enable_dmesg;      /* send the kernel's messages to the log callback, by default to stderr */
     const cc_mount_config *mounts; /* not in this version: must be NULL */
     size_t mount_count;            /* not in this version: must be 0 */
-    const char *kernel; /* the guest kernel, as $CC_KERNEL; NULL: $CC_KERNEL, else "kernel" in the client's cache
-                           directory, else a readable /boot/vmlinuz-* of this host */
-    double boot_timeout_seconds;      /* how long the guest may take to start; 0: 60. The error has its last messages */
+    const char *kernel; /* the guest kernel, as $CC_KERNEL. NULL: the first of $CC_KERNEL, CC_EMBED_KERNEL, "kernel" in
+                           the client's cache directory, a download into that, a readable /boot/vmlinuz-* of this
+                           host. The download, some 40 MB once for each cache, is the package linux-virt of
+                           $CC_KERNEL_MIRROR, and is verified by the repository's signature. To have a newer one
+                           fetched, remove "kernel" from the cache */
+    double boot_timeout_seconds; /* how long the guest may take to start, once it has a kernel; 0: 60. The error has
+                                    its last messages */
     uint64_t disk_mb;                 /* size of the guest's writable disk in MiB; 0: 16384. It is sparse: only what is
                                          written takes space, and only while the instance lives. 16 to 16777216 */
     const char *disk_dir;             /* where that disk's file lies; NULL: the cache directory */
@@ -480,9 +490,9 @@ typedef struct {
  * runs by itself. `opts` may be NULL. Close the instance with cc_instance_close.
  *
  * Errors: CC_ERR_HYPERVISOR_UNAVAILABLE as cc_supports_hypervisor; CC_ERR_INVALID_ARGUMENT also for an image of
- * another architecture than this host's; CC_ERR_IO when there is no kernel, no disk space, or the image cannot be
- * read; CC_ERR_TIMEOUT or CC_ERR_NOT_RUNNING, with the kernel's last messages, when the guest
- * hangs or dies in starting.
+ * another architecture than this host's; CC_ERR_IO when there is no kernel (the message says why none could be
+ * fetched), no disk space, or the image cannot be read; CC_ERR_TIMEOUT or CC_ERR_NOT_RUNNING, with the kernel's last
+ * messages, when the guest hangs or dies in starting; CC_ERR_CANCELLED.
  */
 CC_API cc_error_code cc_instance_new(cc_instance_source source, const cc_instance_options *opts, cc_instance *out,
                                      cc_error *err);

@@ -43,7 +43,7 @@ static const char usage_text[] =
     "  --entrypoint PROGRAM      in place of the image's\n"
     "  -m, --memory SIZE         512m, 2g; default: 256m\n"
     "  --cpus N                  default: 1\n"
-    "  --kernel PATH             the guest kernel; default: $CC_KERNEL, then what the cache or this host has\n"
+    "  --kernel PATH             the guest kernel; default: $CC_KERNEL, the cache's, a download, this host's\n"
     "  --timeout SECONDS         stop the machine after that time\n"
     "  --dmesg                   show the kernel's messages\n"
     "  --rm                      always so: a machine leaves nothing behind\n"

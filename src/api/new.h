@@ -5,6 +5,7 @@
 #define CCI_API_NEW_H
 
 #include "instance.h"
+#include "kernel.h"
 
 #define CCI_INSTANCE_MEMORY_MB 256
 #define CCI_INSTANCE_MEMORY_MIN_MB 64
@@ -58,12 +59,10 @@ static struct cci_instance *cci_instance_make(struct cci_image *image)
     return i;
 }
 
-static cc_error_code cci_instance_start(struct cci_instance *i, const cc_instance_options *o, cc_error *err)
+/* Starts the machine with a kernel; the deadline begins here. */
+static cc_error_code cci_instance_boot(struct cci_instance *i, const cc_instance_options *o,
+                                       const struct cci_kernel *kernel, struct cci_cancel *cancel, cc_error *err)
 {
-    struct cci_cancel *cancel;
-    cc_error_code code = cci_token_use(o->cancel, &cancel, err);
-    if (code)
-        return code;
     const char *image_user = cci_image_config(i->image)->user;
     const struct cci_wait wait = {cci_api_deadline(o->boot_timeout_seconds), cancel};
     const struct cci_vm_config config = {
@@ -71,14 +70,57 @@ static cc_error_code cci_instance_start(struct cci_instance *i, const cc_instanc
         .image = i->image,
         .memory_bytes = o->memory_mb << 20,
         .cpus = (unsigned)o->cpus,
-        .kernel = o->kernel,
+        .kernel = kernel,
         .dmesg = o->enable_dmesg,
         .user = o->user ? o->user : image_user,
         .disk_bytes = o->disk_mb << 20,
         .disk_dir = o->disk_dir,
         .timeout_seconds = o->timeout_seconds,
     };
-    code = cci_vm_start(&i->vm, &config, &wait, err);
+    return cci_vm_start(&i->vm, &config, &wait, err);
+}
+
+static void cci_instance_on_stop(void *stop)
+{
+    cci_cancel_fire(stop);
+}
+
+/* Finds the kernel, which may have to be fetched: until the caller's token, or the instance's end, stops that. */
+static cc_error_code cci_instance_kernel(struct cci_instance *i, const cc_instance_options *o,
+                                         struct cci_cancel *cancel, struct cci_kernel *kernel, cc_error *err)
+{
+    struct cci_cancel_hook hooks[2];
+    struct cci_cancel *tokens[2] = {i->vm.gone, cancel}, *stop = cci_cancel_new();
+    const struct cci_wait wait = {CCI_FOREVER, stop};
+    if (!stop)
+        return cci_fail_nomem(err);
+    for (unsigned n = 0; n < 2; n++)
+        if (cci_cancel_attach(tokens[n], &hooks[n], cci_instance_on_stop, stop))
+            cci_cancel_fire(stop); /* it had fired before */
+    cc_error_code code = cci_kernel_choose(kernel, o->kernel, i->image->store, &wait, err);
+    for (unsigned n = 0; n < 2; n++)
+        cci_cancel_detach(tokens[n], &hooks[n]);
+    cci_cancel_unref(stop);
+    if (code == CC_ERR_CANCELLED && cci_cancel_is_set(i->vm.gone))
+        code = cci_fail(err, CC_ERR_NOT_RUNNING, NULL, "the instance was closed while its kernel was fetched");
+    return code;
+}
+
+/* The kernel first, as fetching it takes its time; but not for a host that cannot run it. */
+static cc_error_code cci_instance_start(struct cci_instance *i, const cc_instance_options *o, cc_error *err)
+{
+    struct cci_cancel *cancel;
+    struct cci_kernel kernel;
+    cc_error_code code = cci_token_use(o->cancel, &cancel, err);
+    if (code)
+        return code;
+    code = cci_host_ask(NULL, err);
+    if (code == CC_OK)
+        code = cci_instance_kernel(i, o, cancel, &kernel, err);
+    if (code == CC_OK) {
+        code = cci_instance_boot(i, o, &kernel, cancel, err);
+        cci_kernel_close(&kernel);
+    }
     cci_cancel_unref(cancel);
     return code;
 }

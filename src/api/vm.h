@@ -38,7 +38,7 @@ struct cci_vm_config {
     const struct cci_image *image;
     uint64_t memory_bytes;
     unsigned cpus;
-    const char *kernel; /* or NULL */
+    const struct cci_kernel *kernel; /* open, and the caller's */
     bool dmesg;
     const char *user; /* "" is root */
     uint64_t disk_bytes;

@@ -58,20 +58,17 @@ static cc_error_code cci_vm_open_disks(struct cci_vm *vm, const struct cci_vm_co
 
 static cc_error_code cci_vm_boot(struct cci_vm *vm, const struct cci_vm_config *c, cc_error *err)
 {
-    struct cci_kernel kernel;
+    const struct cci_kernel *kernel = c->kernel;
     struct cci_initrd initrd = {0};
-    cc_error_code code = cci_kernel_open(&kernel, c->kernel, c->image->store->dir, err);
-    if (code)
-        return code;
-    cci_log_printf(CC_LOG_INFO, "instance %s: kernel %s", c->id, kernel.path);
+    cc_error_code code = CC_OK;
+    cci_log_printf(CC_LOG_INFO, "instance %s: kernel %s", c->id, kernel->path);
     if (!cci_initrd_add(&initrd, CCI_INITRAMFS, sizeof(CCI_INITRAMFS)))
         code = cci_fail_nomem(err);
     if (code == CC_OK)
-        code = cci_kernel_add_modules(&kernel, &initrd, cci_gunzip_buf, err);
+        code = cci_kernel_add_modules(kernel, &initrd, cci_gunzip_buf, err);
     if (code == CC_OK)
-        code = cci_machine_start(vm->machine, kernel.fd, kernel.path, &initrd, cci_kernel_cmdline(c->dmesg), err);
+        code = cci_machine_start(vm->machine, kernel->fd, kernel->path, &initrd, cci_kernel_cmdline(c->dmesg), err);
     cci_initrd_free(&initrd);
-    cci_kernel_close(&kernel);
     return code;
 }
 

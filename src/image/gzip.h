@@ -225,6 +225,21 @@ static enum cci_gunzip_status cci_gunzip_data(struct cci_gunzip *z, const uint8_
     }
 }
 
+/* Decompress a part of the next piece; how much of it, at least one byte, which is only right while status is OK. */
+static size_t cci_gunzip_step(struct cci_gunzip *z, const uint8_t *p, size_t n, cci_inflate_sink *sink, void *ctx)
+{
+    size_t used = 1;
+    z->sink = sink;
+    z->sink_ctx = ctx;
+    if (z->state == CCI_GUNZIP_DATA)
+        z->status = cci_gunzip_data(z, p, n, &used);
+    else if (z->state == CCI_GUNZIP_FIXED)
+        z->status = cci_gunzip_fixed(z, *p);
+    else
+        z->status = cci_gunzip_field(z, *p);
+    return used;
+}
+
 /*
  * Decompress the next piece of the file. All of it is taken, unless the result is an error, which is final and
  * comes again if the call is repeated.
@@ -232,16 +247,8 @@ static enum cci_gunzip_status cci_gunzip_data(struct cci_gunzip *z, const uint8_
 static enum cci_gunzip_status cci_gunzip_feed(struct cci_gunzip *z, const uint8_t *p, size_t n, cci_inflate_sink *sink,
                                               void *ctx)
 {
-    z->sink = sink;
-    z->sink_ctx = ctx;
     while (n > 0 && z->status == CCI_GUNZIP_OK) {
-        size_t used = 1;
-        if (z->state == CCI_GUNZIP_DATA)
-            z->status = cci_gunzip_data(z, p, n, &used);
-        else if (z->state == CCI_GUNZIP_FIXED)
-            z->status = cci_gunzip_fixed(z, *p);
-        else
-            z->status = cci_gunzip_field(z, *p);
+        size_t used = cci_gunzip_step(z, p, n, sink, ctx);
         p += used;
         n -= used;
     }

@@ -8,6 +8,8 @@
  *     layers/<hex>/tar        what else its tar is made of, for an export; see layer_recipe.h
  *     refs/                   what references mean
  *     rootfs/                 filesystem metadata for chains of layers; see rootfs.h
+ *     kernel/                 the guest kernel, if the user put one there or it was fetched; see api/kernel.h
+ *     kernel.lock             locked by who fetches it
  *     tmp/                    what is being written
  *
  * Everything is named by its digest and never changes once it is there. It is written to a directory of its own in
@@ -69,33 +71,45 @@ static cc_error_code cci_store_fail(cc_error *err, int sys, const char *path, co
 
 /* ---- Temporary directories -------------------------------------------------------------------------- */
 
+#define CCI_STORE_MAX_DEPTH 32u /* of directories in tmp/ */
+
 /* What cci_os_read_dir's callbacks need to know. */
 struct cci_store_scan {
     const char *dir;
+    unsigned depth;
     int failed; /* the first error number, or 0 */
 };
+
+static int cci_store_remove_tree(const char *dir, unsigned depth);
 
 static int cci_store_remove_name(void *ctx, const char *name)
 {
     struct cci_store_scan *scan = ctx;
     char *path = cci_mem_printf("%s/%s", scan->dir, name);
     int r = path ? cci_os_unlink(path) : -ENOMEM;
+    if (r == -EISDIR)
+        r = cci_store_remove_tree(path, scan->depth + 1);
     if (r < 0 && r != -ENOENT && !scan->failed)
         scan->failed = r;
     cci_mem_free(path);
     return 0;
 }
 
-/* Removes a directory and the files in it; they have none below. */
-static int cci_store_remove_dir(const char *dir)
+static int cci_store_remove_tree(const char *dir, unsigned depth)
 {
-    struct cci_store_scan scan = {dir, 0};
-    int r = cci_os_read_dir(dir, cci_store_remove_name, &scan);
+    struct cci_store_scan scan = {dir, depth, 0};
+    int r = depth < CCI_STORE_MAX_DEPTH ? cci_os_read_dir(dir, cci_store_remove_name, &scan) : -ELOOP;
     if (r == -ENOTDIR)
         return cci_os_unlink(dir);
     if (r < 0)
         return r;
     return scan.failed ? scan.failed : cci_os_rmdir(dir);
+}
+
+/* Removes a directory and what is in it, links as links. */
+static int cci_store_remove_dir(const char *dir)
+{
+    return cci_store_remove_tree(dir, 0);
 }
 
 /* Removes an entry of tmp/ if nobody owns it any more. */
@@ -117,7 +131,7 @@ static void cci_store_sweep(const struct cci_store *s)
     char *dir = cci_store_path(s, "tmp", "");
     cci_fd lock = dir ? cci_os_open(dir, CCI_OS_RDONLY | CCI_OS_DIRECTORY, 0) : CCI_NO_FD;
     if (lock >= 0 && cci_os_flock(lock, CCI_OS_LOCK_EXCLUSIVE, false) == 0) {
-        struct cci_store_scan scan = {dir, 0};
+        struct cci_store_scan scan = {dir, 0, 0};
         (void)cci_os_read_dir(dir, cci_store_sweep_name, &scan);
     }
     cci_os_close(lock);

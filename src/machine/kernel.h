@@ -9,7 +9,8 @@
  *   2. $CC_KERNEL                 likewise
  *   3. CC_EMBED_KERNEL            the name of an array in the program, when the library was compiled with it
  *   4. CACHE/kernel               a bundle, if it is there
- *   5. /boot/vmlinuz-VERSION      the newest that can be read, with /lib/modules/VERSION
+ *   5. a download into CACHE/kernel, by a function of the caller's
+ *   6. /boot/vmlinuz-VERSION      the newest that can be read, with /lib/modules/VERSION
  *
  * Modules go into a cpio behind the agent's initramfs: /lib/modules/cc/NNN-name.ko, and /lib/modules/cc/order with the
  * names in the order of loading. A .ko.gz is unpacked here; .ko.xz and .ko.zst are left to the kernel, which has to be
@@ -32,6 +33,9 @@
 
 /* Unpacks gzip; a function of the image room, which this room does not know. Appends at most max bytes to out. */
 typedef cc_error_code (*cci_kernel_gunzip_fn)(struct cci_view in, size_t max, struct cci_buf *out, cc_error *err);
+
+/* Makes a bundle of this name, from where this room does not know. */
+typedef cc_error_code (*cci_kernel_fetch_fn)(void *ctx, const char *bundle, cc_error *err);
 
 struct cci_kernel {
     cci_fd fd;
@@ -172,10 +176,42 @@ static cc_error_code cci_kernel_open_embedded(struct cci_kernel *k, cc_error *er
 }
 #endif
 
-/* Finds and opens the kernel. `option` may be NULL or "". */
-static cc_error_code cci_kernel_open(struct cci_kernel *k, const char *option, const char *cache_dir, cc_error *err)
+/* The last places: a fetched bundle, then the host's own kernel. What went wrong with the first of them goes into the
+ * message when the second has none either. */
+static cc_error_code cci_kernel_open_default(struct cci_kernel *k, const char *cache_dir, cci_kernel_fetch_fn fetch,
+                                             void *ctx, cc_error *err)
 {
     char path[CCI_KERNEL_MAX_PATH];
+    cc_error why;
+    memset(&why, 0, sizeof(why));
+    bool named = cci_kernel_format(path, cache_dir, "/kernel", "");
+    if (named && cci_kernel_open_path(k, path) == 0)
+        return CC_OK;
+    cc_error_code code = fetch && named ? fetch(ctx, path, &why) : CC_ERR_IO;
+    if (code == CC_OK)
+        return cci_kernel_open_named(k, path, "the image cache", err);
+    k->fd = CCI_NO_FD;
+    if (code != CC_ERR_CANCELLED)
+        (void)cci_os_read_dir("/boot", cci_kernel_boot_entry, k);
+    if (k->fd != CCI_NO_FD)
+        code = CC_OK;
+    else if (code == CC_ERR_CANCELLED)
+        (void)cci_fail(err, code, why.path, "cancelled while the guest's kernel was fetched");
+    else
+        code = cci_fail_errno(
+            err, CC_ERR_IO, ENOENT, NULL,
+            "there is no kernel for the guest: set the instance's option \"kernel\" or $CC_KERNEL to a kernel image or "
+            "bundle, or put a bundle (vmlinux or vmlinuz, and modules) into %s/kernel; no /boot/vmlinuz-* is readable "
+            "either%s%s",
+            cache_dir, why.message ? "; and none could be fetched: " : "", why.message ? why.message : "");
+    cci_error_release(&why);
+    return code;
+}
+
+/* Finds and opens the kernel. `option` may be NULL or "", `fetch` NULL. */
+static cc_error_code cci_kernel_open(struct cci_kernel *k, const char *option, const char *cache_dir,
+                                     cci_kernel_fetch_fn fetch, void *ctx, cc_error *err)
+{
     memset(k, 0, sizeof(*k));
     k->fd = CCI_NO_FD;
     if (option && *option)
@@ -187,17 +223,7 @@ static cc_error_code cci_kernel_open(struct cci_kernel *k, const char *option, c
     if (sizeof(CC_EMBED_KERNEL) > 0)
         return cci_kernel_open_embedded(k, err);
 #endif
-    if (cci_kernel_format(path, cache_dir, "/kernel", "") && cci_kernel_open_path(k, path) == 0)
-        return CC_OK;
-    k->fd = CCI_NO_FD;
-    (void)cci_os_read_dir("/boot", cci_kernel_boot_entry, k);
-    if (k->fd != CCI_NO_FD)
-        return CC_OK;
-    return cci_fail_errno(err, CC_ERR_IO, ENOENT, NULL,
-                          "there is no kernel for the guest: set the instance's option \"kernel\" or $CC_KERNEL to a "
-                          "kernel image or bundle, or put a bundle (vmlinux or vmlinuz, and modules) into %s/kernel; "
-                          "no /boot/vmlinuz-* is readable either",
-                          cache_dir);
+    return cci_kernel_open_default(k, cache_dir, fetch, ctx, err);
 }
 
 static void cci_kernel_close(struct cci_kernel *k)
@@ -302,9 +328,9 @@ static cc_error_code cci_kernel_add_module(const struct cci_kernel *k, struct cc
     bool gz = cci_kernel_ends_with(file, ".gz");
     const char *end = cci_kernel_ends_with(file, ".xz") ? ".xz" : cci_kernel_ends_with(file, ".zst") ? ".zst" : "";
     struct cci_modules_text base = cci_modules_name(file);
-    if (!cci_kernel_is_inside(file) || base.n == 0 || base.n > 200)
+    int n_path = snprintf(path, sizeof(path), "%s/%.*s", k->modules, (int)file.n, file.p);
+    if (!cci_kernel_is_inside(file) || n_path < 0 || (size_t)n_path >= sizeof(path) || base.n == 0 || base.n > 200)
         return cci_fail(err, CC_ERR_IO, k->modules, "modules.dep has a path that makes no sense: run depmod");
-    (void)snprintf(path, sizeof(path), "%s/%.*s", k->modules, (int)file.n, file.p);
     (void)snprintf(name, sizeof(name), "lib/modules/cc/%03u-%.*s.ko%s", (unsigned)(n % 1000), (int)base.n, base.p, end);
     if (!cci_buf_str(order, strrchr(name, '/') + 1) || !cci_buf_str(order, "\n"))
         return cci_fail_nomem(err);

@@ -63,12 +63,17 @@ static void cci_tls_set_ciphers(br_ssl_engine_context *eng)
     br_ssl_engine_set_poly1305(eng, poly ? poly : br_poly1305_ctmul_run);
 }
 
+/* The fastest verification of RSA signatures that there is here. */
+static br_rsa_pkcs1_vrfy cci_tls_rsa_verifier(void)
+{
+    br_rsa_pkcs1_vrfy rsa = br_rsa_i62_pkcs1_vrfy_get();
+    return rsa ? rsa : br_rsa_i31_pkcs1_vrfy;
+}
+
 /* Key exchange, signatures and hashes, for the handshake and for certificates. */
 static void cci_tls_set_keys(br_ssl_engine_context *eng, br_x509_minimal_context *minimal)
 {
-    br_rsa_pkcs1_vrfy rsa = br_rsa_i62_pkcs1_vrfy_get();
-    if (!rsa)
-        rsa = br_rsa_i31_pkcs1_vrfy;
+    br_rsa_pkcs1_vrfy rsa = cci_tls_rsa_verifier();
     br_ssl_engine_set_ec(eng, &br_ec_all_m31);
     br_ssl_engine_set_ecdsa(eng, br_ecdsa_i31_vrfy_asn1);
     br_ssl_engine_set_rsavrfy(eng, rsa);

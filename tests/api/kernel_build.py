@@ -3,6 +3,7 @@
 
 usage: kernel_build.py embed KERNEL OUT     the image as a C array, and version_app.c compiled with it
        kernel_build.py gz BUNDLE OUT        a bundle with each module gzipped, and version_app.c
+       kernel_build.py app ANY OUT          version_app.c alone
 """
 import gzip
 import os
@@ -54,7 +55,7 @@ def gz(bundle, out):
 def main():
     what, source, out = sys.argv[1:]
     os.makedirs(out, exist_ok=True)
-    {"embed": embed, "gz": gz}[what](source, out)
+    {"embed": embed, "gz": gz, "app": lambda _, out: compile_app(out)}[what](source, out)
 
 
 main()

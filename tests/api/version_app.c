@@ -1,6 +1,7 @@
 /*
- * For test_embed.sh and test_modules_gz.sh: runs `cat /proc/version` in a guest, and prints that and which kernel the
- * library said it took. With -DEMBED it carries that kernel in itself (embed_kernel.h is made by embed_build.py).
+ * For test_embed.sh, test_modules_gz.sh and test_kernel_default.sh: runs `cat /proc/version` in a guest, and prints
+ * that and which kernel the library said it took. With -DEMBED it carries that kernel in itself (embed_kernel.h is made
+ * by kernel_build.py).
  */
 #define _GNU_SOURCE
 #ifdef EMBED

@@ -38,7 +38,7 @@ static cc_error_code open_it(const char *option)
     (void)snprintf(option_path, sizeof(option_path), "%s/%s", dir, option ? option : "");
     (void)snprintf(cache, sizeof(cache), "%s/cache", dir);
     cci_error_release(&err);
-    return cci_kernel_open(&k, option ? option_path : NULL, cache, &err);
+    return cci_kernel_open(&k, option ? option_path : NULL, cache, NULL, NULL, &err);
 }
 
 static bool ends(const char *s, const char *end)
