@@ -476,10 +476,10 @@ typedef struct {
                            fetched, remove "kernel" from the cache */
     double boot_timeout_seconds; /* how long the guest may take to start, once it has a kernel; 0: 60. The error has
                                     its last messages */
-    uint64_t disk_mb;                 /* size of the guest's writable disk in MiB; 0: 16384. It is sparse: only what is
-                                         written takes space, and only while the instance lives. 16 to 16777216 */
-    const char *disk_dir;             /* where that disk's file lies; NULL: the cache directory */
-    cc_cancel_token cancel;           /* ends cc_instance_new early; 0: none */
+    uint64_t disk_mb;            /* size of the guest's writable disk in MiB; 0: 16384. It is sparse: only what is
+                                    written takes space, and only while the instance lives. 16 to 16777216 */
+    const char *disk_dir;        /* where that disk's file lies; NULL: the cache directory */
+    cc_cancel_token cancel;      /* ends cc_instance_new early; 0: none */
     cc_state_callback state_callback; /* told of every change of state, from CC_STATE_STARTING on; NULL: nobody */
     void *state_user_data;            /* handed to it */
 } cc_instance_options;
