@@ -48,9 +48,11 @@ static cc_error_code cci_vm_begin(struct cci_vm *vm, cc_error *err)
     return CC_OK;
 }
 
-static cc_error_code cci_vm_open_disks(struct cci_vm *vm, const struct cci_vm_config *c, cc_error *err)
+static cc_error_code cci_vm_open_disks(struct cci_vm *vm, const struct cci_vm_config *c, const struct cci_wait *wait,
+                                       cc_error *err)
 {
-    cc_error_code code = cci_rootfs_open(c->image->store, c->image->layers, c->image->layer_count, &vm->root_disk, err);
+    cc_error_code code =
+        cci_rootfs_open(c->image->store, c->image->layers, c->image->layer_count, wait, &vm->root_disk, err);
     if (code)
         return cci_fail_within(err, code, "the image's root filesystem");
     return cci_scratch_new(c->disk_dir ? c->disk_dir : c->image->store->dir, c->disk_bytes, &vm->scratch_disk, err);
@@ -127,7 +129,7 @@ static cc_error_code cci_vm_greet(struct cci_vm *vm, const struct cci_vm_config 
 static cc_error_code cci_vm_start(struct cci_vm *vm, const struct cci_vm_config *c, const struct cci_wait *wait,
                                   cc_error *err)
 {
-    cc_error_code code = cci_vm_open_disks(vm, c, err);
+    cc_error_code code = cci_vm_open_disks(vm, c, wait, err);
     if (code == CC_OK)
         code = cci_vm_make_machine(vm, c, err);
     if (code == CC_OK)

@@ -64,14 +64,16 @@ static cc_error_code cci_ext4_plan_numbers(struct cci_ext4_plan *p)
     p->dirs = cci_mem_zalloc(t->name_count, sizeof(*p->dirs));
     if (!p->order || !p->dirs)
         return cci_fail_nomem(p->err);
+    cc_error_code code = CC_OK;
     cci_tree_inode(t, CCI_TREE_ROOT)->number = CCI_EXT4_ROOT_INODE;
-    for (uint32_t id = CCI_TREE_ROOT; id != CCI_TREE_NONE; id = cci_tree_walk(t, id, CCI_TREE_ROOT)) {
+    for (uint32_t id = CCI_TREE_ROOT; id != CCI_TREE_NONE && !code; id = cci_tree_walk(t, id, CCI_TREE_ROOT)) {
+        code = cci_tree_check(t, p->err);
         if (!cci_tree_is_dir(t, id))
             continue;
         p->dirs[p->dir_count++] = id;
         cci_ext4_number_children(p, id);
     }
-    return CC_OK;
+    return code;
 }
 
 /* ---- Blocks --------------------------------------------------------------------------------------------------- */
@@ -114,7 +116,9 @@ static cc_error_code cci_ext4_plan_dir(struct cci_ext4_plan *p, uint32_t dir)
     uint32_t blocks;
     uint64_t sum;
     struct cci_ext4_run run;
-    cc_error_code code = cci_ext4_dir(p->t, dir, p->id->hash_seed, NULL, &blocks, p->err);
+    cc_error_code code = cci_tree_check(p->t, p->err);
+    if (code == CC_OK)
+        code = cci_ext4_dir(p->t, dir, p->id->hash_seed, NULL, &blocks, p->err);
     if (code != CC_OK)
         return code;
     uint64_t pieces = cci_ext4_count_pieces(cci_ext4_run_of(&run, 0, blocks), &sum);
@@ -124,6 +128,9 @@ static cc_error_code cci_ext4_plan_dir(struct cci_ext4_plan *p, uint32_t dir)
 static cc_error_code cci_ext4_plan_inode(struct cci_ext4_plan *p, struct cci_tree_inode *inode)
 {
     uint64_t sum;
+    cc_error_code code = cci_tree_check(p->t, p->err);
+    if (code)
+        return code;
     if (inode->links > CCI_EXT4_MAX_LINKS && cci_tree_type(inode) != CCI_INDEX_DIR)
         return cci_fail(p->err, CC_ERR_IO, NULL, "a file of the image has more than %u names", CCI_EXT4_MAX_LINKS);
     if (cci_tree_type(inode) == CCI_INDEX_FILE)

@@ -55,10 +55,13 @@ static void cci_ext4_put_bitmaps(struct cci_ext4_plan *p, struct cci_ext4_out *o
 }
 
 /* The inode tables of all groups are one array. */
-static void cci_ext4_put_inodes(struct cci_ext4_plan *p, struct cci_ext4_out *out)
+static cc_error_code cci_ext4_put_inodes(struct cci_ext4_plan *p, struct cci_ext4_out *out)
 {
     uint8_t *block = NULL;
     for (uint32_t i = 0; i < CCI_EXT4_FIRST_INODE - 1 + p->order_count; i++) {
+        cc_error_code code = cci_tree_check(p->t, p->err);
+        if (code)
+            return code;
         uint32_t number = i + 1;
         if (i % CCI_EXT4_INODES_PER_BLOCK == 0)
             block = cci_ext4_out_block(out);
@@ -69,6 +72,7 @@ static void cci_ext4_put_inodes(struct cci_ext4_plan *p, struct cci_ext4_out *ou
             cci_ext4_put_inode(p, inode, &p->t->inodes[p->order[number - CCI_EXT4_FIRST_INODE]]);
     }
     cci_ext4_out_seek(out, p->g.tail);
+    return CC_OK;
 }
 
 static void cci_ext4_put_nodes(struct cci_ext4_plan *p, struct cci_ext4_out *out, const struct cci_tree_inode *inode)
@@ -85,7 +89,9 @@ static cc_error_code cci_ext4_put_tail(struct cci_ext4_plan *p, struct cci_ext4_
 {
     for (uint32_t i = 0; i < p->dir_count; i++) {
         uint32_t blocks;
-        cc_error_code code = cci_ext4_dir(p->t, p->dirs[i], p->id->hash_seed, out, &blocks, p->err);
+        cc_error_code code = cci_tree_check(p->t, p->err);
+        if (code == CC_OK)
+            code = cci_ext4_dir(p->t, p->dirs[i], p->id->hash_seed, out, &blocks, p->err);
         if (code != CC_OK)
             return code;
         cci_ext4_put_nodes(p, out, cci_tree_inode(p->t, p->dirs[i]));
@@ -115,9 +121,10 @@ static cc_error_code cci_ext4_put_all(struct cci_ext4_plan *p, cci_fd fd, uint64
     cc_error_code code = cci_ext4_put_groups(p, &out);
     if (code == CC_OK) {
         cci_ext4_put_bitmaps(p, &out);
-        cci_ext4_put_inodes(p, &out);
-        code = cci_ext4_put_tail(p, &out);
+        code = cci_ext4_put_inodes(p, &out);
     }
+    if (code == CC_OK)
+        code = cci_ext4_put_tail(p, &out);
     cci_ext4_out_flush(&out);
     if (code == CC_OK && !out.failed)
         out.failed = cci_os_truncate(fd, size);

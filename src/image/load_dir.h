@@ -54,7 +54,7 @@ static cc_error_code cci_load_dir_tree(struct cci_store *store, const char *dir,
     } else {
         (*out)->layers[0] = layer;
         cci_image_take_texts(*out, &none, &text);
-        code = cci_image_prepare(*out, err);
+        code = cci_image_prepare(*out, wait, err);
     }
     cci_buf_free(&text);
     return code;

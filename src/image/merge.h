@@ -45,7 +45,7 @@ static cc_error_code cci_merge_spend(struct cci_merge *m)
         return cci_fail(m->err, CC_ERR_IO, NULL, "layer %u follows too many links or repeats too many whiteouts",
                         m->layer + 1);
     m->steps--;
-    return CC_OK;
+    return cci_tree_check(m->tree, m->err);
 }
 
 static void cci_merge_remove(struct cci_merge *m, uint32_t id)
@@ -275,7 +275,7 @@ static cc_error_code cci_merge_layer(struct cci_tree *t, uint32_t layer, struct 
     *data_blocks = r.data_blocks;
     t->names[CCI_TREE_ROOT].layer = layer; /* so that touching ends there */
     while ((code = cci_index_next(&r, &e, &end, err)) == CC_OK && !end)
-        if ((code = cci_merge_entry(&m, &e)) != CC_OK)
+        if ((code = cci_tree_check(t, err)) != CC_OK || (code = cci_merge_entry(&m, &e)) != CC_OK)
             return code;
     return code;
 }

@@ -38,6 +38,7 @@ struct cci_rootfs {
     uint64_t *blocks;              /* and the blocks of its data */
     struct cci_digest chain;
     char *path; /* of the metadata */
+    const struct cci_wait *wait;
     cc_error *err;
 };
 
@@ -150,6 +151,7 @@ static cc_error_code cci_rootfs_make(struct cci_rootfs *r, cci_fd *meta, uint64_
     cc_error_code code = cci_tree_init(&tree, r->err);
     if (code)
         return code;
+    tree.wait = r->wait;
     code = cci_rootfs_merge(r, &tree);
     if (!code)
         code = cci_store_tmp_new(r->store, &tmp, r->err);
@@ -242,12 +244,12 @@ static cc_error_code cci_rootfs_assemble(struct cci_rootfs *r, struct cci_disk *
 /*
  * Opens the root filesystem of an image as a read-only disk, making its metadata if the store does not have it. The
  * layers, lowest first, are open (and so locked); the disk has descriptors of its own and outlives them. Free it with
- * cci_disk_free.
+ * cci_disk_free. Making the metadata of millions of files takes seconds, which *wait ends.
  */
 static cc_error_code cci_rootfs_open(const struct cci_store *store, const struct cci_layer *layers, size_t count,
-                                     struct cci_disk *out, cc_error *err)
+                                     const struct cci_wait *wait, struct cci_disk *out, cc_error *err)
 {
-    struct cci_rootfs r = {store, layers, count, NULL, NULL, cci_rootfs_chain_id(layers, count), NULL, err};
+    struct cci_rootfs r = {store, layers, count, NULL, NULL, cci_rootfs_chain_id(layers, count), NULL, wait, err};
     char name[80];
     cc_error_code code = CC_OK;
     memset(out, 0, sizeof(*out));

@@ -321,10 +321,10 @@ static char *cci_source_split(const char *path, enum cci_os_kind kind, const cha
 
 /* Makes the root filesystem's metadata if the store lacks it: an image that cannot become one is refused when it is
  * loaded, and the first instance of one that can does not wait for it. */
-static cc_error_code cci_image_prepare(const struct cci_image *image, cc_error *err)
+static cc_error_code cci_image_prepare(const struct cci_image *image, const struct cci_wait *wait, cc_error *err)
 {
     struct cci_disk disk;
-    cc_error_code code = cci_rootfs_open(image->store, image->layers, image->layer_count, &disk, err);
+    cc_error_code code = cci_rootfs_open(image->store, image->layers, image->layer_count, wait, &disk, err);
     cci_disk_free(&disk);
     return code;
 }
@@ -366,7 +366,7 @@ static cc_error_code cci_image_load_archive(struct cci_store *store, struct cci_
     if (!code)
         code = cci_image_set_names(*out, &images.at[chosen].names, err);
     if (!code)
-        code = cci_image_prepare(*out, err);
+        code = cci_image_prepare(*out, archive->wait, err);
     if (code) {
         cci_image_free(*out);
         *out = NULL;

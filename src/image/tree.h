@@ -16,7 +16,7 @@
 #ifndef CCI_IMAGE_TREE_H
 #define CCI_IMAGE_TREE_H
 
-#include "../base/os.h"
+#include "../base/cancel.h"
 #include "layer_index.h"
 
 #define CCI_TREE_NONE UINT32_MAX
@@ -53,8 +53,20 @@ struct cci_tree {
     uint32_t inode_count, inode_cap;
     uint32_t *slots; /* hash table: the first name of each chain; its size is a power of two */
     uint32_t slot_count;
-    uint64_t key[2]; /* of the hash */
+    uint64_t key[2];             /* of the hash */
+    const struct cci_wait *wait; /* what work on the tree is done under; NULL: for as long as it takes */
+    uint32_t turns;              /* of cci_tree_check */
 };
+
+#define CCI_TREE_TURNS 4096u /* between two looks at the wait: well under a millisecond of work */
+
+/* To be called for each name or inode by whoever goes through all of them: CC_OK while the caller wants the result. */
+static cc_error_code cci_tree_check(struct cci_tree *t, cc_error *err)
+{
+    if (!t->wait || ++t->turns % CCI_TREE_TURNS)
+        return CC_OK;
+    return cci_wait_check(t->wait, NULL, "preparing the root filesystem", err);
+}
 
 /* ---- SipHash-1-3 (Aumasson, Bernstein: one round a word, three at the end) ------------------------------ */
 

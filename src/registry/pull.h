@@ -263,7 +263,7 @@ static cc_error_code cci_pull_remote(struct cci_pull *p, cc_error *err)
     if (!code)
         code = cci_pull_repeated(p, err);
     if (!code)
-        code = cci_image_prepare(p->image, err);
+        code = cci_image_prepare(p->image, &p->wait, err);
     if (!code)
         code = cci_ref_write(p->store, &p->ref, err);
     if (!code)
@@ -289,7 +289,7 @@ static cc_error_code cci_pull_run(struct cci_pull *p, cc_error *err)
         code = cci_pull_unchanged(p, &same, err);
     if (cached && same && !code) {
         p->image = cached;
-        return cci_image_prepare(cached, err);
+        return cci_image_prepare(cached, &p->wait, err);
     }
     cci_image_free(cached);
     return code ? code : cci_pull_remote(p, err);

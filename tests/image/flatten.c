@@ -13,6 +13,8 @@
 #include "../../src/image/rootfs.h"
 #include "../../src/image/scratch.h"
 
+static const struct cci_wait forever = CCI_WAIT_FOREVER;
+
 static int fail(const char *what, const cc_error *err)
 {
     fprintf(stderr, "flatten: %s: %s\n", what, err && err->message ? err->message : "failed");
@@ -84,7 +86,7 @@ int main(int argc, char **argv)
         if (cci_store_layer_open(store, &id, &layers[i], &found, &err) || !found)
             return fail(argv[3 + i], &err);
     }
-    if (cci_rootfs_open(store, layers, count, &disk, &err))
+    if (cci_rootfs_open(store, layers, count, &forever, &disk, &err))
         return fail("the root filesystem", &err);
     for (size_t i = 0; i < count; i++)
         cci_layer_close(&layers[i]);

@@ -114,7 +114,7 @@ int main(int argc, char **argv)
         code = cci_image_export(image, getenv("EXPORT"), &wait, &err);
     if (!code && getenv("ROOTFS")) {
         struct cci_disk disk = {NULL, 0, 0, false};
-        code = cci_rootfs_open(store, image->layers, image->layer_count, &disk, &err);
+        code = cci_rootfs_open(store, image->layers, image->layer_count, &wait, &disk, &err);
         if (!code)
             cci_disk_free(&disk);
     }

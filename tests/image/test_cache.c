@@ -135,7 +135,8 @@ static void test_open_images_stay(void)
     prune();
     CHECK_EQ_INT(result.layers, 0);
     struct cci_disk disk;
-    CHECK_OK(cci_rootfs_open(store, image->layers, image->layer_count, &disk, &err), err); /* metadata made again */
+    CHECK_OK(cci_rootfs_open(store, image->layers, image->layer_count, &forever, &disk, &err),
+             err); /* metadata made again */
     cci_disk_free(&disk);
     cci_image_free(image);
     prune();

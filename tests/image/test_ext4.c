@@ -14,6 +14,7 @@
 #include "layers.h"
 
 static cc_error err;
+static const struct cci_wait forever = CCI_WAIT_FOREVER;
 
 /* ---- Parts ---------------------------------------------------------------------------------------------- */
 
@@ -409,7 +410,7 @@ static struct cci_digest open_rootfs(void)
 {
     struct cci_disk disk;
     static uint8_t buf[1 << 20];
-    CHECK_OK(cci_rootfs_open(store, layers, 2, &disk, &err), err);
+    CHECK_OK(cci_rootfs_open(store, layers, 2, &forever, &disk, &err), err);
     CHECK_EQ_INT(disk.count, 2); /* the second layer has no data */
     CHECK(!disk.writable && disk.size == disk.segments[0].length + disk.segments[1].length);
     CHECK(disk.segments[0].length <= sizeof(buf));
@@ -451,7 +452,7 @@ static void test_rootfs_of_a_damaged_index(void)
     cci_fd fd = cci_os_open(path, CCI_OS_WRONLY, 0);
     CHECK(fd >= 0 && cci_os_pwrite_all(fd, "\xff", 1, CCI_INDEX_HEADER + 4) == 0);
     cci_os_close(fd);
-    CHECK_EQ_INT(cci_rootfs_open(store, layers, 2, &disk, &err), CC_ERR_IO);
+    CHECK_EQ_INT(cci_rootfs_open(store, layers, 2, &forever, &disk, &err), CC_ERR_IO);
     CHECK(err.message && strstr(err.message, "damaged (its type is unknown)"));
     CHECK_EQ_STR(err.path, layers[1].path);
     cci_error_release(&err);
@@ -480,7 +481,7 @@ static void test_no_layers(void)
 {
     struct cci_disk disk;
     open_store();
-    CHECK_OK(cci_rootfs_open(store, NULL, 0, &disk, &err), err);
+    CHECK_OK(cci_rootfs_open(store, NULL, 0, &forever, &disk, &err), err);
     CHECK_EQ_INT(disk.count, 1);
     cci_disk_free(&disk);
     close_store();
@@ -511,7 +512,7 @@ static void test_every_allocation_may_fail(void)
         (void)unlink(path);
         allocations = 0;
         cci_mem_hook.realloc_fn = failing;
-        code = cci_rootfs_open(store, layers, 2, &disk, &err);
+        code = cci_rootfs_open(store, layers, 2, &forever, &disk, &err);
         cci_mem_hook = usual;
         if (code)
             CHECK(disk.count == 0);
@@ -521,6 +522,77 @@ static void test_every_allocation_may_fail(void)
     CHECK(!code && fail_at > 15);
     cci_mem_free(path);
     close_store();
+}
+
+/* A hundred thousand names: making the metadata ends with the wait, wherever it has got to, and leaves nothing. */
+static void test_making_metadata_ends_with_the_wait(void)
+{
+    struct cci_wait wait = {CCI_FOREVER, cci_cancel_new()};
+    struct cci_disk disk;
+    cc_error_code code = CC_ERR_TIMEOUT;
+    char path[300];
+    int timeouts = 0;
+    (void)snprintf(path, sizeof(path), "%s/cache/tmp", dir);
+    open_store();
+    layer_begin();
+    for (int i = 0; i < 100; i++) {
+        char name[20];
+        (void)snprintf(name, sizeof(name), "n%d", i);
+        names(name, 1000, 30, CCI_INDEX_FILE);
+    }
+    cci_layer_close(&layers[1]);
+    put_layer(&layers[1], '3', layer_end());
+    free_layers();
+    cci_cancel_fire(wait.cancel);
+    CHECK_EQ_INT(cci_rootfs_open(store, layers, 2, &wait, &disk, &err), CC_ERR_CANCELLED);
+    CHECK_EQ_INT(disk.count, 0);
+    cci_error_release(&err);
+    cci_cancel_unref(wait.cancel);
+    wait.cancel = NULL;
+    for (uint64_t us = 500; code == CC_ERR_TIMEOUT; us += us / 4) {
+        wait.deadline = cci_os_now() + us * 1000;
+        code = cci_rootfs_open(store, layers, 2, &wait, &disk, &err);
+        timeouts += code == CC_ERR_TIMEOUT;
+        CHECK_EQ_INT(rmdir(path), 0); /* nothing is left in it */
+        CHECK_EQ_INT(mkdir(path, 0700), 0);
+        cci_error_release(&err);
+    }
+    CHECK_EQ_INT(code, CC_OK);
+    CHECK(timeouts > 3);
+    cci_disk_free(&disk);
+    close_store();
+}
+
+/* Each stage of the writing looks. */
+static void test_writing_ends_with_the_wait(void)
+{
+    struct cci_wait wait = {CCI_FOREVER, cci_cancel_new()};
+    const struct cci_ext4_identity id = {{0}, {0}, "", CCI_EXT4_RO_COMPAT};
+    uint64_t blocks = 0, size, stopped = 0;
+    cci_cancel_fire(wait.cancel);
+    cc_error_code code = CC_ERR_CANCELLED;
+    for (uint32_t ahead = 1; code == CC_ERR_CANCELLED; ahead += 1 + ahead / 8, stopped++) {
+        struct cci_tree tree;
+        uint64_t data;
+        layer_begin();
+        names("d", 300, 20, CCI_INDEX_DIR);
+        names("e", 300, 20, CCI_INDEX_FILE);
+        struct cci_view index = layer_end();
+        CHECK_OK(cci_tree_init(&tree, &err), err);
+        CHECK_OK(cci_merge_layer(&tree, 0, index, &data, &err), err);
+        tree.wait = &wait;
+        tree.turns = CCI_TREE_TURNS - ahead; /* the only look is at this name */
+        cci_fd fd = cci_os_tmpfile(dir);
+        CHECK(fd >= 0);
+        code = cci_ext4_write(&tree, &blocks, 1, &id, fd, &size, &err);
+        CHECK(code == CC_OK || code == CC_ERR_CANCELLED);
+        cci_error_release(&err);
+        cci_os_close(fd);
+        cci_tree_free(&tree);
+        free_layers();
+    }
+    CHECK(stopped > 20);
+    cci_cancel_unref(wait.cancel);
 }
 
 /* ---- Scratch --------------------------------------------------------------------------------------------------- */
@@ -604,6 +676,8 @@ int main(void)
     RUN(test_chain_id);
     RUN(test_no_layers);
     RUN(test_every_allocation_may_fail);
+    RUN(test_making_metadata_ends_with_the_wait);
+    RUN(test_writing_ends_with_the_wait);
     RUN(test_scratch_sizes);
     RUN(test_scratch_limits);
     char command[300];
