@@ -245,9 +245,12 @@ static const char *cci_index_check(const struct cci_index_entry *e, uint64_t dat
 #define CCI_INDEX_MAGIC "CCLAYER\n"
 #define CCI_INDEX_VERSION 1u
 
-/* Zero it to begin. */
+/* Zero it to begin. An index may be taken in parts as it grows, so that a layer of any number of files needs little
+ * memory: whoever does that sets out.n to 0 and counts the bytes in `taken`, and at the end writes a header over the
+ * first ones. */
 struct cci_index_writer {
-    struct cci_buf out;   /* the index so far */
+    struct cci_buf out;   /* the index so far, less what was taken */
+    size_t taken;         /* bytes */
     uint64_t count;       /* entries */
     uint64_t data_blocks; /* the end of the last extent in `data` */
 };
@@ -286,10 +289,10 @@ static cc_error_code cci_index_add(struct cci_index_writer *w, const struct cci_
         return cci_fail(err, CC_ERR_IO, e.path, "cannot take a file of the layer, %s: \"%.200s\"", wrong, e.path);
     size_t path = strlen(e.path), target = strlen(e.target);
     size_t length = CCI_INDEX_FIXED + path + 1 + target + 1 + e.xattrs.n + e.extents.n;
-    size_t used = CCI_MAX(w->out.n, CCI_INDEX_HEADER); /* at most the limit */
+    size_t used = CCI_MAX(w->taken + w->out.n, CCI_INDEX_HEADER); /* at most the limit */
     if (e.extents.n > CCI_INDEX_MAX_BYTES || length > CCI_INDEX_MAX_BYTES - used)
         return cci_fail(err, CC_ERR_IO, e.path, "the layer has too many files: their index is larger than 256 MiB");
-    if (w->out.n == 0)
+    if (w->count == 0)
         (void)cci_buf_add(&w->out, NULL, CCI_INDEX_HEADER);
     uint8_t *fixed = cci_buf_reserve(&w->out, length);
     if (!fixed)
@@ -309,23 +312,21 @@ static cc_error_code cci_index_add(struct cci_index_writer *w, const struct cci_
     return CC_OK;
 }
 
-/* Completes the index. `data_size` is the size of `data`, a multiple of 4 KiB. *bytes point into the writer. */
-static cc_error_code cci_index_finish(struct cci_index_writer *w, uint64_t data_size, struct cci_view *bytes,
-                                      cc_error *err)
+/* Completes the index: what it says in front. `data_size` is the size of `data`, a multiple of 4 KiB. */
+static cc_error_code cci_index_end(struct cci_index_writer *w, uint64_t data_size, uint8_t header[CCI_INDEX_HEADER],
+                                   cc_error *err)
 {
-    if (w->out.n == 0)
+    if (w->count == 0)
         (void)cci_buf_add(&w->out, NULL, CCI_INDEX_HEADER);
     if (w->out.failed)
         return cci_fail_nomem(err);
     if (data_size % CCI_INDEX_BLOCK || data_size / CCI_INDEX_BLOCK < w->data_blocks)
         return cci_fail(err, CC_ERR_UNKNOWN, NULL, "the layer's data and index do not fit together");
-    memcpy(w->out.p, CCI_INDEX_MAGIC, 8);
-    cci_put_le32(w->out.p + 8, CCI_INDEX_VERSION);
-    cci_put_le32(w->out.p + 12, (uint32_t)w->out.n);
-    cci_put_le64(w->out.p + 16, w->count);
-    cci_put_le64(w->out.p + 24, data_size / CCI_INDEX_BLOCK);
-    bytes->p = w->out.p;
-    bytes->n = w->out.n;
+    memcpy(header, CCI_INDEX_MAGIC, 8);
+    cci_put_le32(header + 8, CCI_INDEX_VERSION);
+    cci_put_le32(header + 12, (uint32_t)(w->taken + w->out.n));
+    cci_put_le64(header + 16, w->count);
+    cci_put_le64(header + 24, data_size / CCI_INDEX_BLOCK);
     return CC_OK;
 }
 

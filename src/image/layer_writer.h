@@ -7,7 +7,8 @@
  *
  * Contents are collected in one buffer and written a MiB at a time, so that ten thousand small files are a handful of
  * system calls; the kernel is told to begin writing each batch to the disk at once, so that the fsync at the end
- * finds little left to do.
+ * finds little left to do. The index is written as it grows too, and its header last: memory is bounded however many
+ * files there are.
  */
 #ifndef CCI_IMAGE_LAYER_WRITER_H
 #define CCI_IMAGE_LAYER_WRITER_H
@@ -16,12 +17,13 @@
 #include "store.h"
 
 #define CCI_LAYER_BATCH ((size_t)1 << 20)
+#define CCI_LAYER_INDEX_BATCH ((size_t)128 << 10)
 #define CCI_LAYER_MAX_DATA ((uint64_t)256 << 30) /* bytes of `data`: many tiny files or pieces take a block each */
 
 struct cci_layer_writer {
     struct cci_store *store;
     struct cci_store_tmp tmp;
-    cci_fd data;
+    cci_fd data, index_fd;
     uint8_t *batch;   /* CCI_LAYER_BATCH bytes */
     size_t fill;      /* of them in use */
     uint64_t written; /* bytes of `data` before the batch */
@@ -35,7 +37,8 @@ struct cci_layer_writer {
 static void cci_layer_writer_drop(struct cci_layer_writer *w)
 {
     cci_os_close(w->data);
-    w->data = CCI_NO_FD;
+    cci_os_close(w->index_fd);
+    w->data = w->index_fd = CCI_NO_FD;
     cci_store_tmp_drop(&w->tmp);
     cci_mem_free(w->batch);
     w->batch = NULL;
@@ -59,10 +62,12 @@ static cc_error_code cci_layer_writer_init(struct cci_layer_writer *w, struct cc
 {
     memset(w, 0, sizeof(*w));
     w->store = store;
-    w->data = CCI_NO_FD;
+    w->data = w->index_fd = CCI_NO_FD;
     cc_error_code code = cci_store_tmp_new(store, &w->tmp, err);
     if (!code)
         code = cci_layer_writer_create(w->tmp.path, "data", &w->data, err);
+    if (!code)
+        code = cci_layer_writer_create(w->tmp.path, "index", &w->index_fd, err);
     w->batch = cci_mem_alloc(CCI_LAYER_BATCH);
     if (!code && !w->batch)
         code = cci_fail_nomem(err);
@@ -149,6 +154,23 @@ static cc_error_code cci_layer_writer_data(struct cci_layer_writer *w, uint64_t 
     return code;
 }
 
+/* Writes what has come of the index at place `at` in it. */
+static cc_error_code cci_layer_writer_put_index(struct cci_layer_writer *w, const uint8_t *p, size_t n, size_t at,
+                                                cc_error *err)
+{
+    int r = cci_os_pwrite_all(w->index_fd, p, n, at);
+    return r < 0 ? cci_store_fail(err, r, w->tmp.path, "write a layer's index") : CC_OK;
+}
+
+static cc_error_code cci_layer_writer_flush_index(struct cci_layer_writer *w, cc_error *err)
+{
+    struct cci_buf *out = &w->index.out;
+    cc_error_code code = cci_layer_writer_put_index(w, out->p, out->n, w->index.taken, err);
+    w->index.taken += out->n;
+    out->n = 0;
+    return code;
+}
+
 /* Ends the current file: adds its entry, with the extents of the data that came for it. */
 static cc_error_code cci_layer_writer_add(struct cci_layer_writer *w, struct cci_index_entry *e, cc_error *err)
 {
@@ -157,29 +179,26 @@ static cc_error_code cci_layer_writer_add(struct cci_layer_writer *w, struct cci
     e->extents.n = w->extents.n;
     if (!code)
         code = cci_index_add(&w->index, e, err);
+    if (!code && w->index.out.n >= CCI_LAYER_INDEX_BATCH)
+        code = cci_layer_writer_flush_index(w, err);
     w->extents.n = 0;
     w->pos = 0;
     w->covered = 0;
     return code;
 }
 
-/* Writes the index, and makes all of it the layer `diff_id`. Frees the writer, also on failure. */
+/* Writes the rest, and makes all of it the layer `diff_id`. Frees the writer, also on failure. */
 static cc_error_code cci_layer_writer_publish(struct cci_layer_writer *w, const struct cci_digest *diff_id,
                                               struct cci_layer *out, cc_error *err)
 {
-    struct cci_view bytes = {NULL, 0};
-    cci_fd fd = CCI_NO_FD;
+    uint8_t header[CCI_INDEX_HEADER];
     cc_error_code code = cci_layer_writer_flush(w, err);
     if (!code)
-        code = cci_index_finish(&w->index, w->written, &bytes, err);
+        code = cci_index_end(&w->index, w->written, header, err);
     if (!code)
-        code = cci_layer_writer_create(w->tmp.path, "index", &fd, err);
-    if (!code) {
-        int r = cci_os_write_all(fd, bytes.p, bytes.n);
-        if (r < 0)
-            code = cci_store_fail(err, r, w->tmp.path, "write a layer's index");
-    }
-    cci_os_close(fd);
+        code = cci_layer_writer_flush_index(w, err);
+    if (!code)
+        code = cci_layer_writer_put_index(w, header, sizeof(header), 0, err);
     if (!code)
         code = cci_store_layer_publish(w->store, &w->tmp, diff_id, out, err);
     cci_layer_writer_drop(w);

@@ -6,19 +6,29 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-/* A writer whose data go to a file without a name, used again and again: making a store each time would be most of it.
- */
+/* A file without a name, for the writer to use again and again: making a store each time would be most of it. */
+static cci_fd nameless(void)
+{
+    const char *tmp = getenv("TMPDIR");
+    cci_fd fd = cci_os_tmpfile(tmp ? tmp : "/tmp");
+    if (fd < 0)
+        abort();
+    return fd;
+}
+
 static void begin(struct cci_layer_tar *l)
 {
     static uint8_t batch[CCI_LAYER_BATCH];
-    static cci_fd data = CCI_NO_FD;
-    const char *tmp = getenv("TMPDIR");
-    if (data < 0 && (data = cci_os_tmpfile(tmp ? tmp : "/tmp")) < 0)
-        abort();
+    static cci_fd data = CCI_NO_FD, index = CCI_NO_FD;
+    if (data < 0) {
+        data = nameless();
+        index = nameless();
+    }
     memset(l, 0, sizeof(*l));
     cci_tar_init(&l->tar, &cci_layer_tar_ops, l);
     l->writer.tmp.fd = CCI_NO_FD;
     l->writer.data = data;
+    l->writer.index_fd = index;
     l->writer.batch = batch;
 }
 
@@ -26,24 +36,28 @@ static void end(struct cci_layer_tar *l)
 {
     if (cci_os_truncate(l->writer.data, 0) < 0)
         abort();
-    l->writer.data = CCI_NO_FD;
+    l->writer.data = l->writer.index_fd = CCI_NO_FD;
     l->writer.batch = NULL;
     cci_layer_tar_drop(l);
 }
 
 static void check_index(struct cci_layer_writer *w)
 {
-    struct cci_view bytes;
+    uint8_t header[CCI_INDEX_HEADER];
     struct cci_index_reader r;
     struct cci_index_entry e;
     bool over = false;
-    if (w->fill > CCI_LAYER_BATCH || cci_index_finish(&w->index, w->written + w->fill, &bytes, NULL) != CC_OK)
+    if (w->fill > CCI_LAYER_BATCH || cci_index_end(&w->index, w->written + w->fill, header, NULL) != CC_OK ||
+        cci_layer_writer_flush_index(w, NULL) || cci_layer_writer_put_index(w, header, sizeof(header), 0, NULL))
         abort();
-    if (cci_index_open(&r, bytes, NULL) != CC_OK)
+    struct cci_view bytes = {malloc(w->index.taken), w->index.taken};
+    if (!bytes.p || cci_os_pread_all(w->index_fd, (void *)bytes.p, bytes.n, 0) != (int64_t)bytes.n ||
+        cci_index_open(&r, bytes, NULL) != CC_OK)
         abort();
     while (!over)
         if (cci_index_next(&r, &e, &over, NULL) != CC_OK)
             abort();
+    free((void *)bytes.p);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

@@ -78,8 +78,10 @@ static void layer_file(const char *path, uint64_t size)
 static struct cci_view layer_end(void)
 {
     cc_error err = {0};
-    struct cci_view v;
-    CHECK_OK(cci_index_finish(&layer_writer, layer_data, &v, &err), err);
+    uint8_t header[CCI_INDEX_HEADER];
+    CHECK_OK(cci_index_end(&layer_writer, layer_data, header, &err), err);
+    struct cci_view v = {layer_writer.out.p, layer_writer.out.n};
+    memcpy(layer_writer.out.p, header, sizeof(header));
     CHECK(layer_kept_count < CCI_COUNT(layer_kept));
     uint8_t *copy = malloc(v.n); /* of the exact size, so that a read behind its end is seen */
     CHECK(copy != NULL);

@@ -159,7 +159,7 @@ static void add_whiteout(char *path)
 int main(int argc, char **argv)
 {
     struct cci_store *store;
-    struct cci_view bytes;
+    uint8_t header[CCI_INDEX_HEADER];
     char path[4096];
     if (argc < 4 || cci_store_open(argv[2], &store, &err))
         die("usage: pack_dir DIRECTORY CACHE DIFFID [WHITEOUT...]");
@@ -172,11 +172,12 @@ int main(int argc, char **argv)
         die(argv[1]);
     for (int i = 4; i < argc; i++)
         add_whiteout(argv[i]);
-    if (ftruncate(data_fd, (off_t)data_size) != 0 || cci_index_finish(&writer, data_size, &bytes, &err))
+    if (ftruncate(data_fd, (off_t)data_size) != 0 || cci_index_end(&writer, data_size, header, &err))
         die("the index");
     snprintf(path, sizeof(path), "%s/layers/%s/index", argv[2], argv[3]);
     int fd = open(path, O_RDWR | O_CREAT | O_TRUNC, 0600);
-    if (fd < 0 || write(fd, bytes.p, bytes.n) != (ssize_t)bytes.n)
+    memcpy(writer.out.p, header, sizeof(header));
+    if (fd < 0 || write(fd, writer.out.p, writer.out.n) != (ssize_t)writer.out.n)
         die(path);
     close(fd);
     close(data_fd);
