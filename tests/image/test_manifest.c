@@ -82,7 +82,7 @@ static void test_docker_types(void)
               CCI_MEDIA_IMAGE),
         err);
     CHECK_EQ_INT(m.items[0].media, CCI_MEDIA_LAYER_GZIP);
-    CHECK_EQ_INT(m.items[1].media, CCI_MEDIA_UNKNOWN);
+    CHECK_EQ_INT(m.items[1].media, CCI_MEDIA_LAYER_ZSTD);
     CHECK_EQ_STR(m.items[1].media_text, OCI "layer.v1.tar+zstd");
     CHECK(m.items[1].foreign);
 }

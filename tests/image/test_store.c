@@ -124,6 +124,53 @@ static void test_publish_and_find(void)
 }
 
 /* A layer in use is locked against removal, and free when it is closed. */
+/* Of a layer with very many files, the index goes to the disk as it grows, and is whole there. */
+static void test_a_long_index(void)
+{
+    enum { FILES = 30000 };
+    struct cci_layer_writer w;
+    struct cci_digest id = cci_digest_of("long", 4);
+    struct cci_index_reader r;
+    struct cci_index_entry e;
+    struct cci_layer l;
+    char path[64];
+    bool end = false;
+    memset(&e, 0, sizeof(e));
+    e.type = CCI_INDEX_FILE;
+    e.path = path;
+    CHECK_OK(cci_layer_writer_init(&w, store, &err), err);
+    size_t most = 0;
+    for (int i = 0; i < FILES; i++) {
+        (void)snprintf(path, sizeof(path), "a-file-with-a-name-of-some-length-%d", i);
+        e.size = 1;
+        CHECK_OK(cci_layer_writer_data(&w, 0, "x", 1, &err), err);
+        CHECK_OK(cci_layer_writer_add(&w, &e, &err), err);
+        most = CCI_MAX(most, w.index.out.cap);
+    }
+    CHECK(most < 4 * CCI_LAYER_INDEX_BATCH && w.index.taken > 20 * CCI_LAYER_INDEX_BATCH);
+    CHECK_OK(cci_layer_writer_publish(&w, &id, &l, &err), err);
+    char *file = cci_layer_file(l.path, "index");
+    struct cci_os_stat st;
+    cci_fd fd = cci_os_open(file, CCI_OS_RDONLY, 0);
+    CHECK(fd >= 0 && cci_os_fstat(fd, &st) == 0);
+    uint8_t *bytes = malloc(st.size);
+    CHECK(bytes && cci_os_pread_all(fd, bytes, st.size, 0) == (int64_t)st.size);
+    CHECK_OK(cci_index_open(&r, (struct cci_view){bytes, st.size}, &err), err);
+    CHECK_EQ_INT(r.data_blocks, FILES);
+    for (int i = 0; i < FILES; i++) {
+        (void)snprintf(path, sizeof(path), "a-file-with-a-name-of-some-length-%d", i);
+        CHECK_OK(cci_index_next(&r, &e, &end, &err), err);
+        CHECK(!end);
+        CHECK_EQ_STR(e.path, path);
+    }
+    CHECK_OK(cci_index_next(&r, &e, &end, &err), err);
+    CHECK(end);
+    free(bytes);
+    cci_os_close(fd);
+    cci_mem_free(file);
+    cci_layer_close(&l);
+}
+
 static void test_a_layer_in_use_is_locked(void)
 {
     struct cci_layer l;
@@ -311,6 +358,7 @@ int main(void)
     RUN(test_default_directory);
     RUN(test_not_a_directory);
     RUN(test_publish_and_find);
+    RUN(test_a_long_index);
     RUN(test_a_layer_in_use_is_locked);
     RUN(test_a_layer_removed_under_the_lock);
     RUN(test_damaged_layers_are_replaced);
