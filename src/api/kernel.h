@@ -50,7 +50,7 @@ static cc_error_code cci_kernel_fetch_bundle(const struct cci_kernel_step *s, st
     if (code)
         return code;
     code = cci_kernel_fetch_into(fetch, tmp.path, err);
-    int r = code ? 0 : cci_os_sync_tree(tmp.fd);
+    int r = code ? 0 : cci_store_dir_synced(cci_os_sync_tree(tmp.fd));
     if (!code && r == 0)
         r = cci_os_rename(tmp.path, bundle);
     if (!code && r == 0)

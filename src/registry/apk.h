@@ -152,7 +152,7 @@ static cc_error_code cci_apk_index_verify(struct cci_view *file, const struct cc
     struct cci_apk_pick *pick = cci_mem_alloc(sizeof(*pick));
     if (!pick)
         return cci_fail_nomem(err);
-    cci_apk_pick_init(pick, ".SIGN.", CCI_APK_MAX_MODULUS);
+    cci_apk_pick_init(pick, ".SIGN.", CCI_APK_MAX_SIGNATURES);
     pick->done = cci_apk_signature;
     pick->ctx = &s;
     cc_error_code code = cci_apk_first(file, CCI_APK_MAX_SIGNATURES, &segment, err);

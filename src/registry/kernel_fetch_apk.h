@@ -63,7 +63,7 @@ static cc_error_code cci_kernel_fetch_open(const struct cci_kernel_fetch_spec *s
     while (n > 0 && repository[n - 1] == '/')
         n--;
     f->spec = *spec;
-    f->base = cci_mem_printf("%.*s/%s", (int)CCI_MIN(n, (size_t)4096), repository, CCI_APK_ARCH);
+    f->base = cci_mem_printf("%.*s/%s", (int)n, repository, CCI_APK_ARCH);
     cc_error_code code = f->base ? cci_apk_keys_load(&f->keys, spec->key_file, err) : cci_fail_nomem(err);
     if (!code)
         code = cci_http_new(&http, &f->http, err);

@@ -51,16 +51,19 @@ class Bench:
 
     def __init__(self, folder):
         self.folder, self.runs = folder, 0
-        self.binary = os.path.join(folder, "kernel_fetch")
-        subprocess.run(["gcc", "-std=c11", "-g", "-O1", "-Wall", "-Wextra", "-Wshadow", "-Wconversion", "-Werror", "-Wno-unused-function",
-                        "-fsanitize=address,undefined", "-fno-sanitize-recover=all", os.path.join(ROOT, "tests", "api", "kernel_fetch.c"),
-                        "-o", self.binary, "-lpthread", "-l:libbearssl.a"], check=True)
+        self.binary = self.build("kernel_fetch", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
         self.key, self.other = os.path.join(folder, "key"), os.path.join(folder, "other")
         for key in (self.key, self.other):
             with open(key + ".pub", "wb") as f:
                 f.write(make_key(key))
         self.server = Files({})
         self.good()
+
+    def build(self, name, *flags):
+        binary = os.path.join(self.folder, name)
+        subprocess.run(["gcc", "-std=c11", "-g", "-O0", "-Wall", "-Wextra", "-Wshadow", "-Wconversion", "-Werror", "-Wno-unused-function", *flags,
+                        os.path.join(ROOT, "tests", "api", "kernel_fetch.c"), "-o", binary, "-lpthread", "-l:libbearssl.a"], check=True)
+        return binary
 
     def good(self):
         self.serve(*package(FILES, self.key))
@@ -272,6 +275,14 @@ def refusals(b):
     b.refused("small_key", "2048", CC_KERNEL_KEY=b.folder + "/small.pub")
 
 
+def without_tls(b):
+    b.good()
+    b.binary, binary = b.build("kernel_fetch_no_tls", "-DCC_NO_TLS"), b.binary
+    b.refused("no_tls", "built without TLS")
+    check("no_tls_asks_nobody", not b.server.requests, str(b.server.requests))
+    b.binary = binary
+
+
 def several_and_ends(b):
     b.good()
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
@@ -293,7 +304,8 @@ def main():
     b = None
     try:
         b = Bench(folder)
-        for cases in (good_cases, tls_cases, broken_connections, hostile_indexes, hostile_packages, refusals, several_and_ends):
+        for cases in (good_cases, tls_cases, broken_connections, hostile_indexes, hostile_packages, refusals, without_tls,
+                      several_and_ends):
             cases(b)
     finally:
         if b:
