@@ -7,6 +7,8 @@
 #ifndef TESTS_FS_CASES_H
 #define TESTS_FS_CASES_H
 
+#include "check.h"
+
 enum fs_op {
     FS_WRITE,      /* a: path, text: contents, n: mode */
     FS_READ,       /* a: path, text: contents expected */
