@@ -805,6 +805,50 @@ typedef struct {
 /* Asks a file system for its size and what is free (statfs(2)). */
 CC_API cc_error_code cc_fs_statfs(cc_instance inst, const char *path, cc_fs_info *out, cc_error *err);
 
+/* ---- Copies between host and guest (docker cp) ---- */
+
+typedef struct {
+    uint64_t bytes;   /* of files' contents so far */
+    uint64_t entries; /* files, directories and links so far */
+    uint64_t skipped; /* sockets and devices left out so far; copy_in only */
+    const char *path; /* at work now, below what is copied; valid during the call */
+} cc_copy_progress;
+
+/* Called on the thread that called the copy, at most 20 times a second, and once at the end of one that succeeded. */
+typedef void (*cc_copy_progress_callback)(const cc_copy_progress *progress, void *user_data);
+
+typedef struct {
+    bool keep_owner;                    /* keep owners, as numbers, and setuid and setgid bits; false: the copy is
+                                           root's in the guest, the caller's on the host, and has no such bits */
+    cc_copy_progress_callback progress; /* NULL: none */
+    void *user_data;                    /* for the callback */
+    cc_cancel_token cancel;             /* ends the copy early; 0: none */
+    double timeout_seconds;             /* how long it may take; 0: as long as it takes */
+    uint64_t max_bytes;                 /* copy_out: more than this from the guest is an error; 0: no limit */
+    uint64_t max_entries;               /* the same for files, directories and links */
+} cc_copy_options;
+
+/*
+ * Copies a file or a tree from the host into the guest, as one stream. Permissions, times of modification, symbolic and
+ * hard links, FIFOs and holes are kept; extended attributes are not; sockets and devices are left out. Directories may
+ * be nested 256 deep. `opts` may be NULL.
+ *
+ * Where it goes follows docker cp: into `guest_path` under its own name, if that is a directory; else it becomes
+ * `guest_path`, whose parent must exist, and which may end in "/" only if a directory is copied. A source that ends in
+ * "/." means the contents of the directory. A source that is a symbolic link is copied as one, unless "/" follows it.
+ *
+ * What is there already: directories are merged and keep their attributes, files and links are replaced and never
+ * written through; a directory in the place of a file is EISDIR (21), the reverse ENOTDIR (20). After a failure what
+ * was complete stays.
+ */
+CC_API cc_error_code cc_fs_copy_in(cc_instance inst, const char *host_path, const char *guest_path,
+                                   const cc_copy_options *opts, cc_error *err);
+
+/* The same from the guest to the host. Whatever the guest sends, nothing outside the destination is written; max_bytes
+ * and max_entries bound what it can fill. */
+CC_API cc_error_code cc_fs_copy_out(cc_instance inst, const char *guest_path, const char *host_path,
+                                    const cc_copy_options *opts, cc_error *err);
+
 #ifdef __cplusplus
 }
 #endif

@@ -133,13 +133,36 @@ enum cci_proto_type {
     CCI_MSG_FILE_STAT = 38,     /* u64 handle; reply as STAT's */
     CCI_MSG_FILE_CLOSE = 39,    /* u64 handle */
 
+    /* Trees, as one stream of the frames below ("Trees"), on channel 0. */
+    CCI_MSG_COPY_IN = 40,  /* str destination, str name of the source, u64 flags (CCI_COPY_*): STREAM, then the frames
+                              from the host, then the reply; `what` is the path that failed */
+    CCI_MSG_COPY_OUT = 41, /* str path, u64 flags: STREAM and the reply, then the frames */
+    CCI_MSG_WATCH = 42,    /* str path, u64 mask as inotify(7) has it: STREAM and the reply, then DATA: inotify's events
+                              as the kernel gives them, until the host closes */
+
     CCI_MSG_REPLY = 0x100,   /* u32 errno, str what, then the request's result */
     CCI_MSG_STARTED = 0x101, /* u32 pid; only when CCI_EXEC_NOTIFY asked for it */
     CCI_MSG_STREAM = 0x102,  /* u32 channel, u64 size in bytes if known, else 0 */
 
     CCI_MSG_ATTACH = 0x200, /* u64 request id, u32 channel; first frame of a stream connection */
     CCI_MSG_DATA = 0x201,   /* bytes, the whole payload */
-    CCI_MSG_END = 0x202     /* u32 errno, str what */
+    CCI_MSG_END = 0x202,    /* u32 errno, str what */
+
+    /* Trees. The first ENTRY is what is copied. One that is a directory is entered, until its LEAVE; the contents of a
+       regular file follow its ENTRY as DATA and HOLE. The names of entries below the first are one component each. */
+    CCI_MSG_ENTRY = 0x203, /* u32 whole st_mode, u32 uid, u32 gid, u64 seconds and u32 ns of mtime, u64 size (a hint),
+                              u32 CCI_ENTRY_*, str name, str target: of a symbolic link; of a hard link the path of an
+                              earlier entry, from the first one on, without its name */
+    CCI_MSG_LEAVE = 0x204, /* nothing: the directory entered last is complete */
+    CCI_MSG_HOLE = 0x205   /* u64 bytes of zeroes */
+};
+
+enum { CCI_ENTRY_HARD_LINK = 1 };
+
+/* Flags of COPY_IN and COPY_OUT. */
+enum {
+    CCI_COPY_KEEP_OWNER = 1, /* owners, and setuid and setgid bits; else the files are those of who makes them */
+    CCI_COPY_CONTENTS = 2    /* the contents of the source, not the source under its name (a path that ends in "/.") */
 };
 
 /* Channels of a request. */

@@ -1,28 +1,10 @@
 /*
- * tests/stream_read.h - blocking reads from a stream, for tests; the library itself only writes in this way so far.
+ * tests/stream_read.h - reads of a known number of bytes from a stream, for tests.
  */
 #ifndef TESTS_STREAM_READ_H
 #define TESTS_STREAM_READ_H
 
 #include "../src/base/stream_io.h"
-
-/* Waits for at least one byte and takes up to n: *got of them, 0 at the end of the peer's sending. */
-static cc_error_code cci_stream_io_read(struct cci_stream_io *io, void *buf, size_t n, size_t *got,
-                                        const struct cci_wait *wait, cc_error *err)
-{
-    *got = 0;
-    for (;;) {
-        struct cci_stream_io_turn t = cci_stream_io_turn(io);
-        int64_t r = cci_stream_read(io->stream, buf, n);
-        if (r >= 0) {
-            *got = (size_t)r;
-            return CC_OK;
-        }
-        cc_error_code code = r == -EAGAIN ? cci_stream_io_sleep(io, &t, wait, err) : cci_stream_io_fail(r, err);
-        if (code)
-            return code;
-    }
-}
 
 /* Reads exactly n bytes; an earlier end is an error. */
 static cc_error_code cci_stream_io_read_all(struct cci_stream_io *io, void *buf, size_t n, const struct cci_wait *wait,

@@ -19,6 +19,8 @@
  *   path.c     requests about files by path
  *   tree.c     mkdir_all, remove_all
  *   dir.c      directories
+ *   copy.c     trees, in and out
+ *   watch.c    what happens to files
  *   handle.c   open files
  *   slow.c     which file systems may keep one waiting
  *   system.c   CONFIGURE and SHUTDOWN
@@ -168,6 +170,7 @@ struct feed *feed_new(struct request *r, uint32_t channel, int fd, bool pollable
 void feed_start(struct feed *f);         /* reads what is there already */
 bool feed_inline(const struct feed *f);  /* done, and its bytes are in buf */
 bool feed_settled(const struct feed *f); /* done or announced: the reply need not wait for it */
+void feed_announce(struct feed *f);      /* instead of feed_start: a stream from the first byte on */
 void feed_attach(struct feed *f, struct conn *c);
 void feed_conn_ready(struct feed *f, uint32_t events);
 void feed_drop(struct feed *f); /* the host does not want the rest */
@@ -222,6 +225,8 @@ bool handle_request(uint32_t type, uint64_t id, struct cci_proto_reader *in);
 int handle_new(int fd, mode_t mode, bool slow, uint64_t *handle);
 
 void dir_read(uint64_t id, struct cci_proto_reader *in);
+void copy_request(uint64_t id, struct cci_proto_reader *in, bool out);
+void watch_request(uint64_t id, struct cci_proto_reader *in);
 /* On a connection that was taken over, by a worker; 0 or errno. */
 int stream_send(int fd, const uint8_t *p, size_t n);
 int stream_end(int fd, uint64_t id, int status, const char *what);

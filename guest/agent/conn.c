@@ -277,6 +277,13 @@ static void dispatch(uint32_t type, uint64_t id, struct cci_proto_reader *in)
     case CCI_MSG_READ_DIR:
         dir_read(id, in);
         break;
+    case CCI_MSG_COPY_IN:
+    case CCI_MSG_COPY_OUT:
+        copy_request(id, in, type == CCI_MSG_COPY_OUT);
+        break;
+    case CCI_MSG_WATCH:
+        watch_request(id, in);
+        break;
     default:
         if (!path_request(type, id, in) && !handle_request(type, id, in))
             reply(id, ENOSYS, "request unknown to this agent");

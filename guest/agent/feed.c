@@ -201,6 +201,14 @@ void feed_start(struct feed *f)
     gather(f);
 }
 
+void feed_announce(struct feed *f)
+{
+    loop_watch(&f->src, QUIET);
+    grow(f, CCI_PROTO_MAX_DATA);
+    f->state = FEED_ANNOUNCED;
+    announce(f->request->id, f->channel, 0);
+}
+
 bool feed_inline(const struct feed *f)
 {
     return f->state == FEED_DONE && !f->ended;

@@ -9,6 +9,7 @@
 #include "cmd_set.h"
 #include "file.h"
 #include "fs.h"
+#include "fs_copy.h"
 #include "fs_path.h"
 #include "host.h"
 #include "life.h"

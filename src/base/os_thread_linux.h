@@ -16,7 +16,7 @@
 #include "mem.h"
 
 /* Declared by libc only on request; the same types, so a second declaration is harmless. */
-extern int pthread_condattr_setclock(pthread_condattr_t *attr, __clockid_t clock);
+extern int pthread_condattr_setclock(pthread_condattr_t *attr, int clock);
 extern long syscall(long number, ...);
 
 struct cci_mutex {
