@@ -170,6 +170,8 @@ static cc_error_code cci_tls_fail(const struct cci_tls *tls, cc_error *err)
 {
     int e = br_ssl_engine_last_error(&tls->client.eng);
     const char *name = tls->net->name, *text = cci_tls_error_text(tls, e);
+    if (tls->x509.leaf.failed)
+        return cci_fail_nomem(err);
     if (text)
         return cci_fail(err, CC_ERR_NETWORK, name, "TLS with %s: %s", name, text);
     if (e > BR_ERR_RECV_FATAL_ALERT && e < BR_ERR_SEND_FATAL_ALERT)

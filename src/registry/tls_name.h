@@ -121,7 +121,7 @@ static void cci_tls_append(const br_x509_class **ctx, const unsigned char *buf, 
 {
     struct cci_tls_x509 *x = cci_tls_x509_of(ctx);
     if (x->certs == 1 && x->address_len && len <= CCI_TLS_MAX_LEAF - x->leaf.n)
-        (void)cci_buf_add(&x->leaf, buf, len); /* without memory it will not match */
+        (void)cci_buf_add(&x->leaf, buf, len); /* without memory the handshake fails */
     x->minimal.vtable->append(&x->minimal.vtable, buf, len);
 }
 
@@ -135,7 +135,8 @@ static unsigned cci_tls_end_chain(const br_x509_class **ctx)
 {
     struct cci_tls_x509 *x = cci_tls_x509_of(ctx);
     unsigned r = x->minimal.vtable->end_chain(&x->minimal.vtable);
-    if (r == 0 && x->address_len && !cci_tls_has_address(x->leaf.p, x->leaf.n, x->address, x->address_len))
+    if (r == 0 && x->address_len &&
+        (x->leaf.failed || !cci_tls_has_address(x->leaf.p, x->leaf.n, x->address, x->address_len)))
         r = BR_ERR_X509_BAD_SERVER_NAME;
     return r;
 }
