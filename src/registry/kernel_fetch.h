@@ -14,6 +14,7 @@
 /* Parts that others need as well, and so must not be joined under the condition below alone. */
 #include "../image/gunzip_buf.h"
 #include "../image/tar.h"
+#include "kernel_fetch_spec.h"
 
 #ifdef CC_NO_TLS
 #include "kernel_fetch_none.h"
