@@ -171,12 +171,12 @@ def main():
             always, kept = p.requests(store, POLICY="always"), p.requests(store)
             p.timed()
             megabytes = sizes["image"] / 1e6
-            print(f"# {megabytes:.0f} MB, {sizes['large'] / 1e6:.0f} MB")
             for peer in ("gzip_sha256sum", "umoci"):
                 print(f"bench pull_vs_skopeo_{peer} ours={megabytes / p.median('ours'):.1f} "
                       f"peer={megabytes / p.median(peer):.1f} unit=MB/s ratio={p.median(peer) / p.median('ours'):.2f}")
             for name, size in sizes.items():
-                print(f"bench pull_private_dirty_{size / 1e6:.0f}_MB ours={p.private_dirty(name)} unit=kB")
+                print(f"bench pull_{name}_size ours={size / 1e6:.0f} unit=MB")
+                print(f"bench pull_{name}_private_dirty ours={p.private_dirty(name)} unit=kB")
             print(f"bench pull_first_requests ours={first} unit=count")
             print(f"bench pull_again_always ours={always} unit=count")
             print(f"bench pull_again_if_not_present ours={kept} unit=count")
