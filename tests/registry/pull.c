@@ -6,8 +6,9 @@
  * In the environment: POLICY (always, never), ARCH, USERNAME, PASSWORD, CA_FILE, ALLOW_HTTP, TIMEOUT (seconds),
  * CANCEL_AT (bytes after which the token is cancelled), KILL_AT (bytes after which this process kills itself), EXPORT
  * (a directory that the image is exported to), AGAIN (after the first pull there is another one, by the same client,
- * that always asks). Prints the configuration's architecture and environment, a line for each call of the progress
- * function with PROGRESS set, a summary of them, and the error if there is one; the exit code is the error's.
+ * that always asks), LINGER (says when the pull returned, then waits for the end of standard input before anything is
+ * freed). Prints the configuration's architecture and environment, a line for each call of the progress function with
+ * PROGRESS set, a summary of them, and the error if there is one; the exit code is the error's.
  */
 #define CC_IMPLEMENTATION
 #include <signal.h>
@@ -84,6 +85,12 @@ int main(int argc, char **argv)
         code = cc_oci_client_pull(client, argv[2], &opts, NULL, NULL, &source, &err);
     }
     uint64_t now = cci_os_now();
+    if (getenv("LINGER")) {
+        printf("returned %d %llu\n", (int)code, (unsigned long long)cci_os_realtime());
+        (void)fflush(stdout);
+        while (getchar() != EOF)
+            continue;
+    }
     if (!code && getenv("EXPORT"))
         code = cc_oci_client_export_dir(client, source, getenv("EXPORT"), &err);
     if (!code)

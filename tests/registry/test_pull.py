@@ -9,6 +9,7 @@ import base64
 import http.server
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -17,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import urllib.error
 import urllib.request
 
@@ -257,14 +259,100 @@ def test_resume(r, pull, names):
 def test_cancel(r, pull):
     hold = Cutter(r, 3 << 20, 1000, hold=True)
     code, out = pull("cancel", f"{hold.address}/test/big:1", CANCEL_AT=4 << 20)
-    asked = len(hold.ranges)
     m = re.search(r"cancel_ms (\d+)", out)
     check("cancel_ends_at_once", code == 9 and m and int(m[1]) < 500, out)
-    check("cancel_asks_no_more", len(hold.ranges) == asked)
+    check("cancel_asks_no_more", len(hold.ranges) == 3, hold.ranges)  # the configuration and two layers
     hold.close()
     check("cancel_keeps_what_came", os.listdir(os.path.join(pull.store("cancel"), "partial")) != [], out)
     code, out = pull("cancel", f"{r.address}/test/big:1")
     check("goes_on_after_a_cancel", code == 0, out)
+
+
+class Drip:
+    """A proxy that sends blobs slowly, and notes when it sent what, and when it could not any more."""
+
+    def __init__(self, registry):
+        self.sent, self.ends, self.requests, self.open, self.changed, outer = [], [], [], 0, threading.Condition(), self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def log_message(self, *args):
+                pass
+
+            def do_GET(self):
+                outer.requests.append(time.time())
+                request = urllib.request.Request(f"http://{registry.address}{self.path}", headers={"Accept": self.headers["Accept"] or "*/*"})
+                with urllib.request.urlopen(request) as answer:
+                    body = answer.read()
+                    self.send_response(answer.status)
+                    for k in ("Content-Type", "Docker-Content-Digest", "Content-Length"):
+                        if answer.headers.get(k):
+                            self.send_header(k, answer.headers[k])
+                self.end_headers()
+                if len(body) < 1 << 20:
+                    self.wfile.write(body)
+                    return
+                with outer.changed:
+                    outer.open += 1
+                try:
+                    for at in range(0, len(body), 8192):
+                        self.wfile.write(body[at:at + 8192])
+                        outer.sent.append(time.time())
+                        time.sleep(0.002)
+                except OSError:
+                    pass
+                with outer.changed:
+                    outer.ends.append(time.time())
+                    outer.changed.notify_all()
+
+        class Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
+            daemon_threads = True
+
+        self.server = Server(("127.0.0.1", 0), Handler)
+        self.address = f"127.0.0.1:{self.server.server_address[1]}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def close(self):
+        self.server.shutdown()
+        self.server.server_close()
+
+
+def test_nothing_is_read_afterwards(r, pull):
+    """A pull that was cancelled, or whose time is over, reads nothing more and keeps no connection, while its process lives."""
+    for name, code, env in (("cancel", 9, {"CANCEL_AT": 1 << 20}), ("time_out", 5, {"TIMEOUT": 0.7})):
+        drip = Drip(r)
+        p = subprocess.Popen([pull.binary, pull.store("drip-" + name), f"{drip.address}/test/big:1"], text=True,
+                             env=pull.environment(dict(env, LINGER=1)), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        line = ""
+        while line is not None and not line.startswith("returned"):
+            line = p.stdout.readline() or None
+        with drip.changed:
+            ended = drip.changed.wait_for(lambda: len(drip.ends) == drip.open == 2, 20)
+        out = p.communicate()[0]
+        returned = int(line.split()[2]) / 1e9 if line else 0
+        late = [t - returned for t in drip.sent if t > returned]
+        # What was on its way, and one write until the server learns of the end.
+        check(f"nothing_is_read_after_a_{name}", p.returncode == code and ended and len(late) <= 40 and max(late, default=0) < 1,
+              f"{line} {out} {late} {drip.ends} {drip.open}")
+        check(f"nothing_is_asked_after_a_{name}", drip.sent and not [t for t in drip.requests if t > returned])
+        drip.close()
+
+
+def test_killed_at_random(r, pull):
+    """Killed again and again, at any moment: what is left never harms, and the last pull is as if there had been none."""
+    seed = int.from_bytes(os.urandom(4), "little")
+    chance, killed = random.Random(seed), 0
+    for _ in range(12):
+        p = subprocess.Popen([pull.binary, pull.store("random"), f"{r.address}/test/multi:1"], env=pull.environment({}),
+                             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        time.sleep(chance.uniform(0.01, 0.3))
+        p.kill()
+        killed += p.wait() == -signal.SIGKILL
+    together = [subprocess.Popen([pull.binary, pull.store("random"), f"{r.address}/test/multi:1"], env=pull.environment({}),
+                                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    outs = [p.communicate(timeout=100)[0] for p in together]
+    check("after_random_kills", [p.returncode for p in together] == [0, 0] and killed, f"seed {seed} killed {killed} {outs}")
+    check("after_random_kills_all_is_there", tree(pull.store("random")) == tree(pull.store("clean")), f"seed {seed}")
+    check("after_random_kills_nothing_is_left", left(pull.store("random")) == [], left(pull.store("random")))
 
 
 def test_together(r, pull, names):
@@ -383,6 +471,9 @@ def main():
             test_errors(r, pull)
             test_resume(r, pull, names)
             test_cancel(r, pull)
+            test_nothing_is_read_afterwards(r, pull)
+            pull("clean", f"{r.address}/test/multi:1")
+            test_killed_at_random(r, pull)
             test_together(r, pull, names)
             test_damaged(r, pull, names)
         test_auth(binary, folder, names)
