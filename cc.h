@@ -101,6 +101,8 @@ typedef cc_handle cc_oci_client;      /* an image cache, and the way to registri
 typedef cc_handle cc_instance_source; /* an image that instances can be made from */
 typedef cc_handle cc_instance;        /* a virtual machine */
 typedef cc_handle cc_cmd;             /* a command to run in an instance */
+typedef cc_handle cc_write_pipe;      /* to a command's standard input */
+typedef cc_handle cc_read_pipe;       /* from a command's standard output or standard error */
 typedef cc_handle cc_file;            /* an open file in an instance */
 typedef cc_handle cc_cancel_token;    /* ends waiting calls from another thread */
 
@@ -552,6 +554,10 @@ CC_API char *cc_instance_end_reason(cc_instance inst);
  */
 CC_API cc_error_code cc_instance_done_fd(cc_instance inst, int *out, cc_error *err);
 
+/* The size of the console and of every command's terminal, now and, where a command names none, later; 0 leaves one as
+ * it is (80 columns and 24 rows at first). Sizes out of range and bad handles are left alone. */
+CC_API void cc_instance_set_console_size(cc_instance inst, int cols, int rows);
+
 /* A name for the instance, unique on this host, which is also the guest's host name; free it with cc_free_string.
  * NULL for a bad handle. */
 CC_API char *cc_instance_id(cc_instance inst);
@@ -565,8 +571,8 @@ CC_API bool cc_instance_is_running(cc_instance inst);
  * A command to run in the guest (exec.Command). `name` is looked up in the command's PATH when it has no slash. `args`
  * are the arguments after the name, NULL-terminated; NULL: none. It starts with the image's environment (and, where
  * that lacks them, PATH, HOSTNAME and HOME as docker sets them), working directory ("/" if the image names none; made
- * if missing) and user (or cc_instance_options.user), standard input at end of file, and no terminal. Free it with
- * cc_cmd_free, or leave that to cc_instance_close.
+ * if missing) and user (or cc_instance_options.user), standard input at end of file, and no terminal. It leads a
+ * process group and a session of its own. Free it with cc_cmd_free, or leave that to cc_instance_close.
  */
 CC_API cc_error_code cc_cmd_new(cc_instance inst, const char *name, const char *const *args, cc_cmd *out,
                                 cc_error *err);
@@ -577,7 +583,11 @@ CC_API cc_error_code cc_cmd_new(cc_instance inst, const char *name, const char *
  */
 CC_API cc_error_code cc_cmd_entrypoint(cc_instance inst, const char *const *args, cc_cmd *out, cc_error *err);
 
-/* In any state: a command that runs is killed with its process group, and calls that wait for it end. */
+/*
+ * In any state: a command that runs is killed with its process group, calls that wait for it end, and its pipes are
+ * closed. When it returns none of the command's functions (cc_cmd_set_stdout_callback) is running, so it waits for one
+ * that is; called in such a function it does not wait for that one.
+ */
 CC_API void cc_cmd_free(cc_cmd cmd);
 
 /* The working directory, an absolute path in the guest (Cmd.Dir). Before start. */
@@ -597,25 +607,122 @@ CC_API cc_error_code cc_cmd_environ(cc_cmd cmd, char ***out, size_t *count, cc_e
  * takes it away (exec.CommandContext). Before start. */
 CC_API cc_error_code cc_cmd_set_cancel(cc_cmd cmd, cc_cancel_token cancel, cc_error *err);
 
+/* Who the command runs as: "uid", "uid:gid", "name", "name:group", looked up in the image (Cmd.SysProcAttr.Credential);
+ * "": root; NULL: as the instance's options say. An unknown name is the start's CC_ERR_IO. Before start. */
+CC_API cc_error_code cc_cmd_set_user(cc_cmd cmd, const char *user, cc_error *err);
+
+/*
+ * How long the command may take from its start on, in seconds (exec.CommandContext with context.WithTimeout); 0: as
+ * long as it takes. Then it is killed with its process group, whether or not a call waits for it, and those that do
+ * return CC_ERR_TIMEOUT. Before start.
+ */
+CC_API cc_error_code cc_cmd_set_timeout(cc_cmd cmd, double seconds, cc_error *err);
+
+/*
+ * Gives the command a terminal of that many columns and rows, as `docker run -t` does; 0 takes what
+ * cc_instance_set_console_size said last, else 80 and 24. What it prints, errors too, is its standard output, with
+ * "\r\n" for a newline; its input is typed into the terminal, which also echoes it. Closing the input types the
+ * end-of-file character; without a pipe, descriptor or function for the input nobody ever types. TERM is "xterm" unless
+ * it is set. Before start.
+ */
+CC_API cc_error_code cc_cmd_set_tty(cc_cmd cmd, int cols, int rows, cc_error *err);
+
+/* Changes the size of a started command's terminal; its foreground program gets SIGWINCH. CC_ERR_INVALID_ARGUMENT
+ * without a terminal, CC_ERR_IO with sys_errno ESRCH (3) after the end. */
+CC_API cc_error_code cc_cmd_resize(cc_cmd cmd, int cols, int rows, cc_error *err);
+
+/*
+ * Pipes to the command's standard streams (Cmd.StdinPipe, StdoutPipe, StderrPipe). Ask for them before start; a stream
+ * that no pipe, descriptor or function was set for is at its end (input) or goes nowhere (output). Each pipe is a
+ * connection of its own, and little is kept in between: a program whose output is not read has to wait when its pipe
+ * and the connection are full (a few hundred KiB), and so does a write while the program does not read. The other pipes
+ * and commands go on meanwhile.
+ *
+ * The program's end does not close a pipe that is read: what it printed can still be read, until the end of file, which
+ * comes when all that hold the stream open have closed it. (Go's Wait closes the pipe and loses what was not read.) A
+ * pipe ends with its close, with cc_cmd_free or with cc_instance_close.
+ */
+CC_API cc_error_code cc_cmd_stdin_pipe(cc_cmd cmd, cc_write_pipe *out, cc_error *err);
+CC_API cc_error_code cc_cmd_stdout_pipe(cc_cmd cmd, cc_read_pipe *out, cc_error *err);
+CC_API cc_error_code cc_cmd_stderr_pipe(cc_cmd cmd, cc_read_pipe *out, cc_error *err);
+
+/*
+ * Writes all `len` bytes (io.Writer). *n (may be NULL) is how many were taken, also on failure. Once the program has
+ * closed its input or has ended, which a write finds out some time later, it is CC_ERR_IO with sys_errno EPIPE (32).
+ * Writes of several threads do not mix. Before cc_cmd_start it is CC_ERR_INVALID_ARGUMENT, as is a read.
+ */
+CC_API cc_error_code cc_write_pipe_write(cc_write_pipe p, const uint8_t *buf, size_t len, size_t *n, cc_error *err);
+
+/* The same under a cancel token (0: none) and with a time-out in seconds (0: none). What was not taken then can be
+ * written again. */
+CC_API cc_error_code cc_write_pipe_write_with(cc_write_pipe p, const uint8_t *buf, size_t len, cc_cancel_token cancel,
+                                              double timeout_seconds, size_t *n, cc_error *err);
+
+/* Closes it: the program reads what was written, then the end of file. Never waits; a write that waits in another
+ * thread ends with CC_ERR_ALREADY_CLOSED. */
+CC_API cc_error_code cc_write_pipe_close(cc_write_pipe p, cc_error *err);
+
+/* Waits until there is something to read and takes up to `len` bytes of it (io.Reader); at the end of file *n is 0. */
+CC_API cc_error_code cc_read_pipe_read(cc_read_pipe p, uint8_t *buf, size_t len, size_t *n, cc_error *err);
+
+/* The same under a cancel token (0: none) and with a time-out in seconds (0: none). */
+CC_API cc_error_code cc_read_pipe_read_with(cc_read_pipe p, uint8_t *buf, size_t len, cc_cancel_token cancel,
+                                            double timeout_seconds, size_t *n, cc_error *err);
+
+/* Closes it: a program that goes on printing gets SIGPIPE, one on a terminal SIGHUP. Never waits; a read that waits in
+ * another thread ends with CC_ERR_ALREADY_CLOSED. */
+CC_API cc_error_code cc_read_pipe_close(cc_read_pipe p, cc_error *err);
+
+/*
+ * A standard stream from, or to, a descriptor of this program (Cmd.Stdin = os.File): any that can be read or written,
+ * in blocking mode or not. The library keeps a duplicate: `fd` stays the caller's, and may be closed at once. A thread
+ * of the command's copies, so a slow descriptor holds up its own command only. An output is passed on whole before
+ * cc_cmd_wait returns; one that cannot be written is closed for the program, and is the wait's CC_ERR_IO. An input ends
+ * where the descriptor does, and is read no further after the program's end; what was read ahead is lost. Before start.
+ */
+CC_API cc_error_code cc_cmd_set_stdin_fd(cc_cmd cmd, int fd, cc_error *err);
+CC_API cc_error_code cc_cmd_set_stdout_fd(cc_cmd cmd, int fd, cc_error *err);
+CC_API cc_error_code cc_cmd_set_stderr_fd(cc_cmd cmd, int fd, cc_error *err);
+
+/* Takes what a command printed; false: it wants no more, and the stream is closed for the program. */
+typedef bool (*cc_output_callback)(const uint8_t *data, size_t len, void *user_data);
+
+/* Gives up to `size` bytes of input: how many; 0 or less: that was all. */
+typedef int64_t (*cc_input_callback)(uint8_t *buf, size_t size, void *user_data);
+
+/*
+ * The same with functions. Each stream's is called on a thread of its own, one call at a time, and may take its time
+ * and call the library. An output's has been given all of it when cc_cmd_wait returns; an input's may still be running
+ * then. A close of the instance waits for those that are running. Before start.
+ */
+CC_API cc_error_code cc_cmd_set_stdin_callback(cc_cmd cmd, cc_input_callback callback, void *user_data, cc_error *err);
+CC_API cc_error_code cc_cmd_set_stdout_callback(cc_cmd cmd, cc_output_callback callback, void *user_data,
+                                                cc_error *err);
+CC_API cc_error_code cc_cmd_set_stderr_callback(cc_cmd cmd, cc_output_callback callback, void *user_data,
+                                                cc_error *err);
+
 /*
  * Starts the command and does not wait for it (Cmd.Start). A program that is not there or may not be executed is
  * CC_ERR_IO with sys_errno ENOENT (2) or EACCES (13). A command starts once: after that, as with run and output,
- * CC_ERR_INVALID_ARGUMENT. What a started command prints is discarded.
+ * CC_ERR_INVALID_ARGUMENT. What it prints is discarded unless a pipe, descriptor or function was set.
  */
 CC_API cc_error_code cc_cmd_start(cc_cmd cmd, cc_error *err);
 
 /*
  * Waits for a started command (Cmd.Wait). *exit_code (may be NULL) is the program's, 0 to 255, or 128 + N when signal
- * N ended it; a code other than 0 is not an error. May be called again, and by several threads.
+ * N ended it; a code other than 0 is not an error. It is the program's end that counts, not that of processes it left
+ * behind, except that a standard output or error with a descriptor or function is first passed on to its end. May be
+ * called again, and by several threads.
  */
 CC_API cc_error_code cc_cmd_wait(cc_cmd cmd, int *exit_code, cc_error *err);
 
-/* Starts and waits (Cmd.Run). */
+/* Starts and waits (Cmd.Run). Pipes may be used by other threads meanwhile. */
 CC_API cc_error_code cc_cmd_run(cc_cmd cmd, int *exit_code, cc_error *err);
 
 /*
  * Starts, waits, and returns what the command wrote to its standard output (Cmd.Output), which ends when all that
- * hold it open have closed it. More than 1 GiB is CC_ERR_IO. A zero byte follows the *len bytes, for convenience. Free
+ * hold it open have closed it. More than 1 GiB is CC_ERR_IO, and a standard output that was set is
+ * CC_ERR_INVALID_ARGUMENT. A zero byte follows the *len bytes, for convenience. Free
  * *out with cc_free_bytes. `exit_code` may be NULL.
  */
 CC_API cc_error_code cc_cmd_output(cc_cmd cmd, uint8_t **out, size_t *len, int *exit_code, cc_error *err);
@@ -625,6 +732,35 @@ CC_API cc_error_code cc_cmd_combined_output(cc_cmd cmd, uint8_t **out, size_t *l
 
 /* The exit code that cc_cmd_wait, run or output has returned; -1 before one of them has, or for a bad handle. */
 CC_API int cc_cmd_exit_code(cc_cmd cmd);
+
+/* Sends a signal, by Linux's number, to the process group of a started command (kill(2) with -pid), so also to its
+ * children that made no group of their own; 0 only asks. CC_ERR_IO with sys_errno ESRCH (3) when no process is left. */
+CC_API cc_error_code cc_cmd_signal(cc_cmd cmd, int sig, cc_error *err);
+
+/* The same with SIGKILL (Process.Kill). Unlike a cancel or a time-out it lets cc_cmd_wait tell the end: 128 + 9. */
+CC_API cc_error_code cc_cmd_kill(cc_cmd cmd, cc_error *err);
+
+/* The number of the command's process in the guest, which is also its process group's; 0 before cc_cmd_start has
+ * returned, for a command run otherwise, or for a bad handle. */
+CC_API int cc_cmd_pid(cc_cmd cmd);
+
+/* What a command and those of its children that it waited for have used (wait4(2)). */
+typedef struct {
+    uint64_t user_us;    /* CPU time in the program, in microseconds */
+    uint64_t system_us;  /* CPU time in the kernel for it, in microseconds */
+    uint64_t max_rss_kb; /* the most memory that one of them had at a time, in KiB */
+} cc_resource_usage;
+
+/* Fills *out once the command's end has been waited for; before that CC_ERR_INVALID_ARGUMENT. */
+CC_API cc_error_code cc_cmd_usage(cc_cmd cmd, cc_resource_usage *out, cc_error *err);
+
+/*
+ * The end of what the command wrote to its standard error: the last 64 KiB, whether it was discarded, or what was read
+ * or passed on of it (Go keeps it in ExitError.Stderr). Empty where standard error went the way of standard output:
+ * cc_cmd_combined_output, a terminal. Known once the end has been waited for; before that CC_ERR_INVALID_ARGUMENT. A
+ * zero byte follows the *len bytes. Free *out with cc_free_bytes.
+ */
+CC_API cc_error_code cc_cmd_stderr_tail(cc_cmd cmd, uint8_t **out, size_t *len, cc_error *err);
 
 /* ==== Files in the guest (Go's os) =================================================================== */
 

@@ -43,6 +43,11 @@
  *   channel's direction until END {errno, what}. Whoever closes the connection earlier has given up:
  *   the agent then closes the pipe or file behind it. REPLY does not wait for streams: a request is
  *   over when its REPLY and the END of every announced stream have been seen.
+ *
+ *   Pipes of a command are streams that need no announcement: once STARTED has come the host dials and
+ *   attaches each. Until then the program's end of a pipe is neither read nor written to. Standard input
+ *   carries DATA to the agent; that the host closes the connection is its END, and the agent closes it
+ *   when the program has closed its end or has ended.
  */
 #ifndef CCI_GUEST_PROTOCOL_H
 #define CCI_GUEST_PROTOCOL_H
@@ -62,6 +67,7 @@
 
 #define CCI_PROTO_HEADER 16u           /* bytes of a frame header */
 #define CCI_PROTO_INLINE 65536u        /* bytes of one channel that travel inside a reply */
+#define CCI_PROTO_TAIL 65536u          /* bytes kept of a standard error that nobody reads; at most INLINE */
 #define CCI_PROTO_MAX_DATA 131072u     /* payload of one DATA frame; more than INLINE */
 #define CCI_PROTO_MAX_REPLY 135168u    /* two inline channels and their fields */
 #define CCI_PROTO_MAX_REQUEST 4194304u /* Linux refuses argument lists beyond about 2 MiB */
@@ -78,7 +84,8 @@ enum cci_proto_type {
     /* reply: the request's payload after errno and what */
     CCI_MSG_PING = 3,
     /* u32 flags (CCI_EXEC_*), u32 inline limit (0 = CCI_PROTO_INLINE), str user, str directory,
-       u32 argc, argc × str, u32 envc, envc × str "NAME=value"
+       u32 argc, argc × str, u32 envc, envc × str "NAME=value", u32 columns, u32 rows (of a terminal;
+       0: the console's)
        WORKLOAD: one per boot (EBUSY after that); its standard streams are the guest's console. When it has ended the
        host answers the reply with SHUTDOWN, since power that goes at once could take the reply along.
        reply: u32 wait status (as wait(2) gives it), u64 user µs, u64 system µs, u64 max RSS KiB,
@@ -140,6 +147,10 @@ enum cci_proto_type {
     CCI_MSG_WATCH = 42,    /* str path, u64 mask as inotify(7) has it: STREAM and the reply, then DATA: inotify's events
                               as the kernel gives them, until the host closes */
 
+    /* u64 request id of an EXEC with a terminal, u32 columns, u32 rows. Id 0: the console, every terminal, and those
+       to come that name no size */
+    CCI_MSG_RESIZE = 50,
+
     CCI_MSG_REPLY = 0x100,   /* u32 errno, str what, then the request's result */
     CCI_MSG_STARTED = 0x101, /* u32 pid; only when CCI_EXEC_NOTIFY asked for it */
     CCI_MSG_STREAM = 0x102,  /* u32 channel, u64 size in bytes if known, else 0 */
@@ -166,7 +177,7 @@ enum {
 };
 
 /* Channels of a request. */
-enum { CCI_CHANNEL_FILE = 0, CCI_CHANNEL_STDOUT = 1, CCI_CHANNEL_STDERR = 2, CCI_CHANNELS = 3 };
+enum { CCI_CHANNEL_FILE = 0, CCI_CHANNEL_STDOUT = 1, CCI_CHANNEL_STDERR = 2, CCI_CHANNEL_STDIN = 3, CCI_CHANNELS = 4 };
 
 /* Flags of OPEN: the API's CC_O_*. */
 enum {
@@ -179,14 +190,19 @@ enum {
     CCI_OPEN_EXCL = 0x800
 };
 
-/* Flags of EXEC. Standard input is /dev/null; so is every output that is not captured. */
+/* Flags of EXEC. What is neither captured nor piped is /dev/null. */
 enum {
-    CCI_EXEC_STDOUT = 1,    /* capture standard output */
-    CCI_EXEC_STDERR = 2,    /* capture standard error */
-    CCI_EXEC_MERGE = 4,     /* standard error goes where standard output goes, in order */
-    CCI_EXEC_NOTIFY = 8,    /* send STARTED as soon as the program runs */
-    CCI_EXEC_MAKE_DIR = 16, /* create the directory if it is missing (an image's WorkingDir) */
-    CCI_EXEC_WORKLOAD = 32  /* what the machine is for: the machine ends when it does */
+    CCI_EXEC_STDOUT = 1,        /* capture standard output */
+    CCI_EXEC_STDERR = 2,        /* capture standard error */
+    CCI_EXEC_MERGE = 4,         /* standard error goes where standard output goes, in order */
+    CCI_EXEC_NOTIFY = 8,        /* send STARTED as soon as the program runs */
+    CCI_EXEC_MAKE_DIR = 16,     /* create the directory if it is missing (an image's WorkingDir) */
+    CCI_EXEC_WORKLOAD = 32,     /* what the machine is for: the machine ends when it does */
+    CCI_EXEC_PIPE_STDIN = 64,   /* standard input comes on a stream, from the start */
+    CCI_EXEC_PIPE_STDOUT = 128, /* standard output goes to a stream, from the start */
+    CCI_EXEC_PIPE_STDERR = 256, /* the same of standard error */
+    CCI_EXEC_STDERR_TAIL = 512, /* of standard error the last CCI_PROTO_TAIL bytes come with the reply */
+    CCI_EXEC_TTY = 1024         /* the three are a terminal: output is standard output, input as PIPE_STDIN says */
 };
 
 /* ---- headers ------------------------------------------------------------------------------- */

@@ -12,7 +12,10 @@
  *   listen.c   accepting connections, and dialling the host once
  *   conn.c     frames in and out, the table of requests, dispatch
  *   feed.c     bytes from a descriptor to the host: gathered inline, or pumped into a stream
- *   exec.c     commands: start, reap, report, signal
+ *   intake.c   bytes from the host to a command's standard input
+ *   exec.c     commands: what is asked for, reap, report, signal
+ *   spawn.c    the start of a program
+ *   tty.c      terminals
  *   user.c     users and groups of the image
  *   file.c     reading and writing whole files
  *   work.c     worker threads, for what may take long
@@ -94,7 +97,7 @@ void boot_process(const char *socket_path, const char *root); /* namespaces, chr
 
 struct request;
 
-enum conn_kind { CONN_CONTROL, CONN_NEW, CONN_FEED, CONN_SINK, CONN_DEAD };
+enum conn_kind { CONN_CONTROL, CONN_NEW, CONN_FEED, CONN_SINK, CONN_INTAKE, CONN_DEAD };
 
 struct conn {
     struct source src;
@@ -106,6 +109,7 @@ struct conn {
     size_t out_off, out_len, out_cap;
     struct feed *feed;       /* CONN_FEED: what fills it */
     struct request *request; /* CONN_SINK: what it fills */
+    struct intake *intake;   /* CONN_INTAKE: the same */
 };
 
 /* A request that outlives its first handling: a command or a file transfer. */
@@ -120,6 +124,7 @@ struct request {
     struct conn *sink; /* connection attached for `data` */
     /* takes the connection attached to the file channel over: fd is its own, and blocks; NULL as above */
     void (*attached)(struct request *r, int fd);
+    struct intake *intake; /* a command's piped standard input, or NULL */
 };
 
 void serve_unix(const char *path);                     /* listen.c */
@@ -151,11 +156,13 @@ struct feed {
     struct source src;
     struct request *request;
     uint32_t channel;
-    enum { FEED_GATHER, FEED_ANNOUNCED, FEED_ATTACHED, FEED_DROP, FEED_DONE } state;
+    enum { FEED_GATHER, FEED_ANNOUNCED, FEED_ATTACHED, FEED_TAIL, FEED_DROP, FEED_DONE } state;
+    bool tty;        /* a terminal: EIO is its end */
     bool pollable;   /* epoll can watch the descriptor (a regular file it cannot) */
     bool ended;      /* END is staged or sent */
     uint8_t *buf;    /* CCI_PROTO_HEADER spare bytes, then data */
     size_t len, cap; /* data bytes, and room for them */
+    size_t oldest;   /* TAIL: where they begin; they go around at CCI_PROTO_TAIL */
     size_t limit;    /* inline limit */
     size_t sent;     /* attached: bytes of the staged frame already sent */
     size_t staged;   /* attached: bytes of the staged frame, header included */
@@ -168,6 +175,8 @@ struct feed {
 struct feed *feed_new(struct request *r, uint32_t channel, int fd, bool pollable, size_t limit,
                       void (*done)(struct request *));
 void feed_start(struct feed *f);         /* reads what is there already */
+void feed_hold(struct feed *f);          /* a pipe: nothing is read until the host attaches */
+void feed_tail(struct feed *f);          /* keep the last bytes only */
 bool feed_inline(const struct feed *f);  /* done, and its bytes are in buf */
 bool feed_settled(const struct feed *f); /* done or announced: the reply need not wait for it */
 void feed_announce(struct feed *f);      /* instead of feed_start: a stream from the first byte on */
@@ -176,15 +185,7 @@ void feed_conn_ready(struct feed *f, uint32_t events);
 void feed_drop(struct feed *f); /* the host does not want the rest */
 void feed_free(struct feed *f);
 
-/* ---- exec.c, user.c, file.c, system.c ------------------------------------------------------ */
-
-void exec_request(uint64_t id, struct cci_proto_reader *in);
-void exec_kill(uint64_t id, uint64_t target, int sig);
-void exec_reap(void);
-void exec_kill_all(void); /* every command's process group */
-/* Signals the workload's process group; with no workload, that of every command. How many still run: 0 tells that
-   what was asked to end has ended, and signal 0 only asks. */
-unsigned exec_terminate(int sig);
+/* ---- user.c ------------------------------------------------------------------------------------ */
 
 struct identity {
     uid_t uid;
@@ -195,6 +196,46 @@ struct identity {
 };
 /* Resolves "user", "uid", "user:group" … as docker does. 0, or an errno with *what set. */
 int user_find(const char *spec, struct identity *out, const char **what);
+
+/* ---- intake.c -------------------------------------------------------------------------------- */
+
+void intake_new(struct request *r, int fd, bool tty); /* fd: the pipe's end, or the terminal, in non-blocking mode */
+void intake_attach(struct intake *t, struct conn *c);
+bool intake_attached(const struct intake *t);
+void intake_conn_ready(struct intake *t, uint32_t events);
+void intake_end(struct intake *t); /* closes both ends; idempotent */
+void intake_free(struct intake *t);
+
+/* ---- tty.c ----------------------------------------------------------------------------------- */
+
+/* A new terminal of that size (0: the default), the user's. 0, or errno. */
+int tty_open(uint32_t columns, uint32_t rows, uid_t user, int *master, int *slave);
+int tty_resize(int master, uint32_t columns, uint32_t rows); /* 0, or errno */
+void tty_set_default(uint32_t columns, uint32_t rows);       /* and the console */
+
+/* ---- spawn.c --------------------------------------------------------------------------------- */
+
+struct spawn {
+    char **argv, **env;
+    const char *path; /* PATH to search */
+    const char *dir;
+    const struct identity *who;
+    int in, out, err; /* the child's standard streams, or -1 for /dev/null */
+    bool tty;         /* they are a terminal, which is to be the child's */
+};
+/* Starts a program in a session of its own: its pid; or -1 with *err and the step that failed in *what. */
+pid_t spawn(const struct spawn *s, int *err, const char **what);
+
+/* ---- exec.c, file.c, system.c ------------------------------------------------------ */
+
+void exec_request(uint64_t id, struct cci_proto_reader *in);
+void exec_kill(uint64_t id, uint64_t target, int sig);
+void exec_resize(uint64_t id, struct cci_proto_reader *in);
+void exec_reap(void);
+void exec_kill_all(void); /* every command's process group */
+/* Signals the workload's process group; with no workload, that of every command. How many still run: 0 tells that
+   what was asked to end has ended, and signal 0 only asks. */
+unsigned exec_terminate(int sig);
 
 void file_read(uint64_t id, struct cci_proto_reader *in);
 void file_write(uint64_t id, struct cci_proto_reader *in);

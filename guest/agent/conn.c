@@ -62,6 +62,7 @@ void request_free(struct request *r)
         r->sink->request = NULL;
         conn_close(r->sink);
     }
+    intake_free(r->intake);
     loop_free(r);
 }
 
@@ -271,6 +272,9 @@ static void dispatch(uint32_t type, uint64_t id, struct cci_proto_reader *in)
     case CCI_MSG_WRITE_FILE:
         file_write(id, in);
         break;
+    case CCI_MSG_RESIZE:
+        exec_resize(id, in);
+        break;
     case CCI_MSG_SHUTDOWN:
         system_shutdown(id);
         break;
@@ -312,6 +316,13 @@ static bool attach(struct conn *c, struct cci_proto_reader *in)
         fcntl(fd, F_SETFL, 0);
         r->attached = NULL; /* once */
         attached(r, fd);
+        return true;
+    }
+    if (channel == CCI_CHANNEL_STDIN && r->intake) {
+        if (intake_attached(r->intake))
+            return false;
+        c->kind = CONN_INTAKE;
+        intake_attach(r->intake, c);
         return true;
     }
     if (channel != CCI_CHANNEL_FILE || !r->data || r->sink)
@@ -420,7 +431,7 @@ static void receive(struct conn *c)
             lost(c);
             return;
         }
-        if (c->kind == CONN_DEAD || c->kind == CONN_FEED)
+        if (c->kind == CONN_DEAD || c->kind == CONN_FEED || c->kind == CONN_INTAKE)
             return;
         if ((size_t)n < room || (c->kind == CONN_CONTROL && c->out_len >= OUT_HIGH))
             return;
@@ -445,6 +456,11 @@ static void conn_ready(struct source *s, uint32_t events)
     if (c->kind == CONN_FEED) {
         if (c->feed)
             feed_conn_ready(c->feed, events);
+        return;
+    }
+    if (c->kind == CONN_INTAKE) {
+        if (c->intake)
+            intake_conn_ready(c->intake, events);
         return;
     }
     if (c->connecting)

@@ -1,21 +1,17 @@
 /*
  * Commands.
  *
- * A child is made with vfork: it borrows our memory until execve, so a failed start needs no pipe to
- * tell us of it, and nothing is copied. Each command leads its own session and process group, which
- * is what KILL signals. A command is over when its process has been reaped and each captured output
- * is at its end or has become a stream; the latter also when grandchildren hold the pipe longer than
- * the process lives, as os/exec has it.
+ * A command is over when its process has been reaped and each captured output is at its end or has
+ * become a stream; the latter also when grandchildren hold the pipe longer than the process lives, as
+ * os/exec has it. Outputs that are pipes of the host's from the start, and the kept tail of a standard
+ * error that nobody reads, hold up nothing.
  */
 #include "agent.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <grp.h>
 #include <signal.h>
 #include <stdlib.h>
-#include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -26,7 +22,7 @@ struct exec {
     pid_t pid;
     bool exited; /* reaped; status and usage are known */
     bool replied;
-    bool workload;
+    bool workload, tty;
     bool hold; /* several feeds are being changed: settle when all are */
     int status;
     struct rusage usage;
@@ -39,110 +35,10 @@ struct spec {
     char **argv, **env;
     const char *path; /* PATH to search */
     struct identity who;
-    int in, out, err; /* the child's standard streams, or -1 for /dev/null */
+    uint32_t columns, rows;
 };
 
 static bool has_workload; /* there is one, or was */
-
-/* How the start failed; written by the child in our memory. */
-struct failure {
-    int err;
-    const char *what;
-};
-
-/* ---- the child, on borrowed memory: system calls only ------------------------------------------ */
-
-/* As execvp does it: EACCES is reported only if no later directory has the program. */
-static int search(const struct spec *s)
-{
-    const char *name = s->argv[0], *dir = s->path;
-    size_t name_len = strlen(name);
-    char candidate[4096];
-    int denied = 0;
-    if (strchr(name, '/')) {
-        execve(name, s->argv, s->env);
-        return errno;
-    }
-    for (;;) {
-        const char *end = strchr(dir, ':');
-        size_t n = end ? (size_t)(end - dir) : strlen(dir);
-        if (name_len && n + name_len + 2 <= sizeof candidate) {
-            memcpy(candidate, dir, n);
-            candidate[n] = '/';
-            memcpy(candidate + n + (n != 0), name, name_len + 1); /* an empty entry is "here" */
-            execve(candidate, s->argv, s->env);
-            if (errno == EACCES)
-                denied = EACCES;
-            else if (errno != ENOENT && errno != ENOTDIR && errno != ENAMETOOLONG)
-                return errno;
-        }
-        if (!end)
-            return denied ? denied : ENOENT;
-        dir = end + 1;
-    }
-}
-
-/* The libc calls for these stop every thread first; the child has one and shares our memory. */
-static int become(const struct identity *who)
-{
-    if (who->ngroups && syscall(SYS_setgroups, who->ngroups, who->groups)) {
-        /* A process in a user namespace of an ordinary user cannot: its groups stay what they are. */
-        if (agent.machine || errno != EPERM)
-            return errno;
-    }
-    if (who->gid && syscall(SYS_setresgid, who->gid, who->gid, who->gid))
-        return errno;
-    if (who->uid && syscall(SYS_setresuid, who->uid, who->uid, who->uid))
-        return errno;
-    return 0;
-}
-
-static void child(const struct spec *s, volatile struct failure *failed)
-{
-    static const struct rlimit files = {1024, 524288}; /* many programs close every possible one */
-    sigset_t none;
-    int err = 0;
-    setsid();
-    signal(SIGPIPE, SIG_DFL);
-    sigemptyset(&none);
-    sigprocmask(SIG_SETMASK, &none, NULL);
-    umask(022);
-    if (agent.machine)
-        setrlimit(RLIMIT_NOFILE, &files);
-    dup2(s->in >= 0 ? s->in : agent.null_fd, 0);
-    dup2(s->out >= 0 ? s->out : agent.null_fd, 1);
-    dup2(s->err >= 0 ? s->err : agent.null_fd, 2);
-    failed->what = "chdir";
-    if (chdir(*s->dir ? s->dir : "/"))
-        err = errno;
-    if (!err) {
-        failed->what = "set user";
-        err = become(&s->who);
-    }
-    if (!err) {
-        failed->what = "exec";
-        err = search(s);
-    }
-    failed->err = err;
-    _exit(127);
-}
-
-/* Returns the child's pid, or -1 with *failed set. */
-static pid_t start(const struct spec *s, volatile struct failure *failed)
-{
-    pid_t pid = vfork();
-    if (pid == 0)
-        child(s, failed);
-    if (pid < 0) {
-        failed->err = errno;
-        failed->what = "fork";
-    } else if (failed->err) {
-        while (waitpid(pid, NULL, 0) < 0 && errno == EINTR) {
-        }
-        return -1;
-    }
-    return pid;
-}
 
 /* ---- the end of a command -------------------------------------------------------------------- */
 
@@ -153,10 +49,13 @@ static uint64_t microseconds(struct timeval t)
 
 static void put_output(struct cci_proto_writer *w, const struct feed *f)
 {
-    if (f && feed_inline(f))
-        cci_proto_put_bytes(w, f->buf + CCI_PROTO_HEADER, f->len);
-    else
+    if (!f || !(feed_inline(f) || f->state == FEED_TAIL)) {
         cci_proto_put32(w, 0);
+        return;
+    }
+    cci_proto_put32(w, (uint32_t)f->len);
+    cci_proto_put_raw(w, f->buf + CCI_PROTO_HEADER + f->oldest, f->len - f->oldest);
+    cci_proto_put_raw(w, f->buf + CCI_PROTO_HEADER, f->oldest);
 }
 
 static void send_result(struct exec *e)
@@ -175,6 +74,8 @@ static void send_result(struct exec *e)
     put_output(w, e->req.feeds[CCI_CHANNEL_STDERR]);
     frame_end();
     e->replied = true;
+    if (e->req.feeds[CCI_CHANNEL_STDERR] && e->req.feeds[CCI_CHANNEL_STDERR]->state == FEED_TAIL)
+        e->req.feeds[CCI_CHANNEL_STDERR]->state = FEED_DROP; /* of those that it left behind */
 }
 
 /* Something ended: report when all that the report needs is there, and forget when all is over. */
@@ -182,20 +83,20 @@ static void settle(struct request *r)
 {
     struct exec *e = (struct exec *)r; /* req is the first member */
     bool settled = true, over = true;
+    /* The host looks at a terminal no more: it is gone. */
+    if (e->tty && r->intake && r->feeds[CCI_CHANNEL_STDOUT]->state == FEED_DONE)
+        intake_end(r->intake);
     if (e->hold || !e->exited)
         return;
-    for (int i = 0; i < CCI_CHANNELS; i++) {
-        struct feed *f = r->feeds[i];
-        if (!f)
-            continue;
-        if (!feed_settled(f))
+    for (int i = 0; i < CCI_CHANNELS; i++)
+        if (r->feeds[i] && !feed_settled(r->feeds[i]))
             settled = false;
-        if (f->state != FEED_DONE)
-            over = false;
-    }
     if (settled && !e->replied)
         send_result(e);
-    if (settled && over)
+    for (int i = 0; i < CCI_CHANNELS; i++)
+        if (r->feeds[i] && r->feeds[i]->state != FEED_DONE)
+            over = false;
+    if (e->replied && over)
         request_free(r);
 }
 
@@ -206,6 +107,8 @@ static void detach(struct request *r)
     for (int i = 0; i < CCI_CHANNELS; i++)
         if (r->feeds[i])
             feed_drop(r->feeds[i]);
+    if (r->intake)
+        intake_end(r->intake);
     e->hold = false;
     settle(r);
 }
@@ -236,8 +139,10 @@ void exec_reap(void)
         /* Its last output and the end of file are most likely there: read them now. */
         e->hold = true;
         for (int i = 0; i < CCI_CHANNELS; i++)
-            if (e->req.feeds[i] && e->req.feeds[i]->state == FEED_GATHER)
+            if (e->req.feeds[i])
                 feed_start(e->req.feeds[i]);
+        if (e->req.intake)
+            intake_end(e->req.intake); /* as Cmd.Wait closes it */
         e->hold = false;
         settle(&e->req);
     }
@@ -257,6 +162,28 @@ void exec_kill(uint64_t id, uint64_t target, int sig)
     else if (kill(-e->pid, sig))
         err = errno;
     reply(id, err, err ? "kill" : "");
+}
+
+void exec_resize(uint64_t id, struct cci_proto_reader *in)
+{
+    uint64_t target = cci_proto_get64(in);
+    uint32_t columns = cci_proto_get32(in), rows = cci_proto_get32(in);
+    int err = target ? ESRCH : 0;
+    if (in->bad) {
+        reply(id, EPROTO, "malformed request");
+        return;
+    }
+    if (!target)
+        tty_set_default(columns, rows);
+    for (struct request *r = requests; r; r = r->next) {
+        struct exec *e = (struct exec *)r;
+        if ((target && r->id != target) || r->detach != detach || !e->tty || r->feeds[CCI_CHANNEL_STDOUT]->src.fd < 0)
+            continue;
+        err = tty_resize(r->feeds[CCI_CHANNEL_STDOUT]->src.fd, columns, rows);
+        if (!target)
+            err = 0;
+    }
+    reply(id, err, err ? "terminal" : "");
 }
 
 void exec_kill_all(void)
@@ -320,6 +247,8 @@ static int parse(struct spec *s, struct cci_proto_reader *in, const char **what)
     if (!s->argv || !s->user || !s->dir)
         return EPROTO;
     s->env = get_list(in, &envc);
+    s->columns = cci_proto_get32(in);
+    s->rows = cci_proto_get32(in);
     if (!s->env || in->bad)
         return EPROTO;
     *what = "no program named";
@@ -336,50 +265,115 @@ static int parse(struct spec *s, struct cci_proto_reader *in, const char **what)
     return user_find(*s->user ? s->user : agent.user ? agent.user : "0", &s->who, what);
 }
 
-/* A pipe of which we read without waiting. */
-static int output_pipe(int ends[2])
+/* The ends of a command's standard streams; -1 where there is none. */
+struct streams {
+    int ours[CCI_CHANNELS]; /* by channel */
+    int in, out, err;       /* the child's */
+    bool tty;               /* in, out and err are one descriptor */
+};
+
+static void close_fd(int *fd)
 {
+    if (*fd >= 0)
+        close(*fd);
+    *fd = -1;
+}
+
+static void close_child_ends(struct streams *t)
+{
+    if (t->out == t->in)
+        t->out = -1;
+    if (t->err == t->in || t->err == t->out)
+        t->err = -1;
+    close_fd(&t->in);
+    close_fd(&t->out);
+    close_fd(&t->err);
+}
+
+static void close_our_ends(struct streams *t)
+{
+    for (int i = 0; i < CCI_CHANNELS; i++)
+        close_fd(&t->ours[i]);
+}
+
+/* A pipe of whose two ends ours never waits. */
+static int make_pipe(int *ours, int *childs, bool child_reads)
+{
+    int ends[2];
     if (pipe2(ends, O_CLOEXEC))
         return errno;
-    fcntl(ends[0], F_SETFL, O_NONBLOCK);
+    *ours = ends[child_reads];
+    *childs = ends[!child_reads];
+    fcntl(*ours, F_SETFL, O_NONBLOCK);
     return 0;
 }
 
-static void close_fd(int fd)
+static int open_tty(const struct spec *s, struct streams *t)
 {
-    if (fd >= 0)
-        close(fd);
+    int *master = &t->ours[CCI_CHANNEL_STDOUT];
+    int err = tty_open(s->columns, s->rows, s->who.uid, master, &t->in);
+    t->tty = true;
+    t->out = t->err = t->in;
+    if (!err && (s->flags & CCI_EXEC_PIPE_STDIN)) {
+        t->ours[CCI_CHANNEL_STDIN] = fcntl(*master, F_DUPFD_CLOEXEC, 3);
+        err = t->ours[CCI_CHANNEL_STDIN] < 0 ? errno : 0;
+    }
+    return err;
 }
 
-static int open_outputs(struct spec *s, int out[2], int err[2])
+static int open_streams(const struct spec *s, struct streams *t)
 {
+    const uint32_t out = CCI_EXEC_STDOUT | CCI_EXEC_PIPE_STDOUT;
+    const uint32_t err = CCI_EXEC_STDERR | CCI_EXEC_PIPE_STDERR | CCI_EXEC_STDERR_TAIL;
     int e = 0;
-    if (s->flags & CCI_EXEC_STDOUT)
-        e = output_pipe(out);
-    if (!e && (s->flags & (CCI_EXEC_STDERR | CCI_EXEC_MERGE)) == CCI_EXEC_STDERR)
-        e = output_pipe(err);
     if (s->flags & CCI_EXEC_WORKLOAD) {
         /* A machine without a console has /dev/null there. */
         if (agent.machine)
-            s->in = s->out = s->err = open("/dev/console", O_RDWR | O_CLOEXEC | O_NOCTTY);
-        return e;
+            t->in = t->out = t->err = open("/dev/console", O_RDWR | O_CLOEXEC | O_NOCTTY);
+        return 0;
     }
-    s->out = out[1];
-    s->err = s->flags & CCI_EXEC_MERGE ? out[1] : err[1];
+    if (s->flags & CCI_EXEC_TTY)
+        return open_tty(s, t);
+    if (s->flags & CCI_EXEC_PIPE_STDIN)
+        e = make_pipe(&t->ours[CCI_CHANNEL_STDIN], &t->in, true);
+    if (!e && (s->flags & out))
+        e = make_pipe(&t->ours[CCI_CHANNEL_STDOUT], &t->out, false);
+    if (s->flags & CCI_EXEC_MERGE)
+        t->err = t->out;
+    else if (!e && (s->flags & err))
+        e = make_pipe(&t->ours[CCI_CHANNEL_STDERR], &t->err, false);
     return e;
 }
 
-static void begin(uint64_t id, const struct spec *s, pid_t pid, int out, int err)
+static void watch_output(struct exec *e, const struct spec *s, const struct streams *t, uint32_t channel)
+{
+    const bool is_out = channel == CCI_CHANNEL_STDOUT;
+    struct feed *f;
+    if (t->ours[channel] < 0)
+        return;
+    f = feed_new(&e->req, channel, t->ours[channel], true, s->limit, settle);
+    f->tty = t->tty;
+    if (s->flags & (is_out ? CCI_EXEC_PIPE_STDOUT : CCI_EXEC_PIPE_STDERR))
+        feed_hold(f);
+    else if (!is_out && !(s->flags & CCI_EXEC_STDERR))
+        feed_tail(f);
+    else if (is_out && !(s->flags & CCI_EXEC_STDOUT))
+        f->state = FEED_DROP; /* a terminal that nobody looks at */
+}
+
+/* The program runs. */
+static void begin(uint64_t id, const struct spec *s, pid_t pid, const struct streams *t)
 {
     struct exec *e = (struct exec *)request_new(sizeof *e, id);
     e->pid = pid;
     e->req.detach = detach;
+    e->tty = t->tty;
     e->workload = (s->flags & CCI_EXEC_WORKLOAD) != 0;
     has_workload |= e->workload;
-    if (out >= 0)
-        feed_new(&e->req, CCI_CHANNEL_STDOUT, out, true, s->limit, settle);
-    if (err >= 0)
-        feed_new(&e->req, CCI_CHANNEL_STDERR, err, true, s->limit, settle);
+    watch_output(e, s, t, CCI_CHANNEL_STDOUT);
+    watch_output(e, s, t, CCI_CHANNEL_STDERR);
+    if (t->ours[CCI_CHANNEL_STDIN] >= 0)
+        intake_new(&e->req, t->ours[CCI_CHANNEL_STDIN], t->tty);
     if (s->flags & CCI_EXEC_NOTIFY) {
         cci_proto_put32(frame_begin(CCI_MSG_STARTED, id, 4), (uint32_t)pid);
         frame_end();
@@ -389,31 +383,26 @@ static void begin(uint64_t id, const struct spec *s, pid_t pid, int out, int err
 /* Returns 0 when the command runs, else errno with *what set. */
 static int launch(uint64_t id, struct spec *s, const char **what)
 {
-    int out[2] = {-1, -1}, err[2] = {-1, -1};
-    volatile struct failure failed = {0, NULL};
+    struct streams t = {{-1, -1, -1, -1}, -1, -1, -1, false};
+    int err = open_streams(s, &t);
     pid_t pid = -1;
-    *what = "pipe";
-    failed.err = open_outputs(s, out, err);
-    if (!failed.err) {
-        pid = start(s, &failed);
-        *what = failed.what;
+    *what = s->flags & CCI_EXEC_TTY ? "terminal" : "pipe";
+    if (!err) {
+        const struct spawn child = {s->argv, s->env, s->path, s->dir, &s->who, t.in, t.out, t.err, t.tty};
+        pid = spawn(&child, &err, what);
     }
-    close_fd(out[1]);
-    close_fd(err[1]);
-    if (s->in >= 0)
-        close(s->in);
+    close_child_ends(&t);
     if (pid >= 0) {
-        begin(id, s, pid, out[0], err[0]);
+        begin(id, s, pid, &t);
         return 0;
     }
-    close_fd(out[0]);
-    close_fd(err[0]);
-    return failed.err;
+    close_our_ends(&t);
+    return err;
 }
 
 void exec_request(uint64_t id, struct cci_proto_reader *in)
 {
-    struct spec s = {.in = -1, .out = -1, .err = -1};
+    struct spec s = {0};
     const char *what = "";
     char *home = NULL;
     int err = parse(&s, in, &what);

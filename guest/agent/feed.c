@@ -2,11 +2,11 @@
  * A feed carries bytes from a pipe or file towards the host.
  *
  *   GATHER     reads into buf; at end of file it is DONE and buf travels in the reply
- *   ANNOUNCED  more than `limit` bytes came: STREAM has been sent, nothing is read (so the writer
- *              blocks on its pipe) until the host attaches
- *   ATTACHED   buf holds one frame at a time; END after the last
- *   DROP       the host does not want it: read and forget, so that the writer is not blocked
- *   DONE       nothing more will be read
+ *   ANNOUNCED  (also the first state of a pipe, without the announcement) more than `limit` bytes came: STREAM has been
+ * sent, nothing is read (so the writer blocks on its pipe) until the host attaches ATTACHED   buf holds one frame at a
+ * time; END after the last TAIL       reads and keeps the last CCI_PROTO_TAIL bytes; what is there when the command
+ * ends is part of the reply, and the rest is dropped DROP       the host does not want it: read and forget, so that the
+ * writer is not blocked DONE       nothing more will be read
  */
 #include "agent.h"
 
@@ -38,6 +38,16 @@ struct feed *feed_new(struct request *r, uint32_t channel, int fd, bool pollable
     if (pollable && loop_add(&f->src, fd, EPOLLIN, feed_ready))
         f->pollable = false;
     return f;
+}
+
+/* read, where a terminal whose other side is closed is at its end. */
+static ssize_t take(struct feed *f, uint8_t *p, size_t n)
+{
+    ssize_t k;
+    do {
+        k = read(f->src.fd, p, n);
+    } while (k < 0 && errno == EINTR);
+    return k < 0 && errno == EIO && f->tty ? 0 : k;
 }
 
 static void finish(struct feed *f, int err)
@@ -72,9 +82,7 @@ static void gather(struct feed *f)
     for (;;) {
         /* One byte beyond the limit tells "exactly full" from "more to come". */
         size_t room = f->limit + 1 - f->len;
-        ssize_t n = read(f->src.fd, scratch, room);
-        if (n < 0 && errno == EINTR)
-            continue;
+        ssize_t n = take(f, scratch, room);
         if (n < 0 && errno == EAGAIN && f->pollable)
             return; /* epoll says when there is more */
         if (n <= 0) {
@@ -98,9 +106,7 @@ static void gather(struct feed *f)
 static void drop(struct feed *f)
 {
     for (int turn = 0; turn < FRAMES_PER_TURN; turn++) {
-        ssize_t n = read(f->src.fd, scratch, sizeof scratch);
-        if (n < 0 && errno == EINTR)
-            continue;
+        ssize_t n = take(f, scratch, sizeof scratch);
         if (n < 0 && errno == EAGAIN && f->pollable)
             break;
         if (n <= 0 || !f->pollable) {
@@ -109,6 +115,37 @@ static void drop(struct feed *f)
         }
     }
     loop_watch(&f->src, EPOLLIN);
+}
+
+/* Keeps the end of what there is: a ring that begins at `oldest` once it is full. */
+static void keep_tail(struct feed *f, const uint8_t *p, size_t n)
+{
+    size_t first = n < CCI_PROTO_TAIL - f->len ? n : CCI_PROTO_TAIL - f->len;
+    if (first)
+        keep(f, p, first);
+    for (p += first, n -= first; n;) {
+        size_t k = n < CCI_PROTO_TAIL - f->oldest ? n : CCI_PROTO_TAIL - f->oldest;
+        memcpy(f->buf + CCI_PROTO_HEADER + f->oldest, p, k);
+        f->oldest = (f->oldest + k) % CCI_PROTO_TAIL;
+        p += k;
+        n -= k;
+    }
+}
+
+static void tail(struct feed *f)
+{
+    for (int turn = 0; turn < FRAMES_PER_TURN; turn++) {
+        ssize_t n = take(f, scratch, CCI_PROTO_TAIL);
+        if (n < 0 && errno == EAGAIN && f->pollable)
+            return;
+        if (n <= 0) {
+            finish(f, 0);
+            return;
+        }
+        keep_tail(f, scratch, (size_t)n);
+        if (n < CCI_PROTO_TAIL)
+            return; /* most likely all there is */
+    }
 }
 
 static void stage(struct feed *f, uint32_t type, size_t len)
@@ -142,10 +179,7 @@ static void part(struct feed *f)
 /* Reads the next frame into buf. False when there is nothing to send now. */
 static bool refill(struct feed *f)
 {
-    ssize_t n;
-    do {
-        n = read(f->src.fd, f->buf + CCI_PROTO_HEADER, CCI_PROTO_MAX_DATA);
-    } while (n < 0 && errno == EINTR);
+    ssize_t n = take(f, f->buf + CCI_PROTO_HEADER, CCI_PROTO_MAX_DATA);
     if (n < 0 && errno == EAGAIN && f->pollable) {
         loop_watch(&f->src, EPOLLIN);
         loop_watch(&f->conn->src, EPOLLIN | EPOLLRDHUP);
@@ -192,13 +226,29 @@ static void feed_ready(struct source *s, uint32_t events)
         gather(f);
     else if (f->state == FEED_ATTACHED)
         pump(f);
+    else if (f->state == FEED_TAIL)
+        tail(f);
     else if (f->state == FEED_DROP)
         drop(f);
 }
 
 void feed_start(struct feed *f)
 {
-    gather(f);
+    if (f->state == FEED_GATHER)
+        gather(f);
+    else if (f->state == FEED_TAIL)
+        tail(f);
+}
+
+void feed_hold(struct feed *f)
+{
+    f->state = FEED_ANNOUNCED;
+    loop_watch(&f->src, QUIET);
+}
+
+void feed_tail(struct feed *f)
+{
+    f->state = FEED_TAIL;
 }
 
 void feed_announce(struct feed *f)
@@ -225,10 +275,11 @@ void feed_attach(struct feed *f, struct conn *c)
     f->conn = c;
     c->feed = f;
     f->state = FEED_ATTACHED;
-    /* limit + 1 bytes were gathered, and INLINE is less than MAX_DATA: one frame. */
-    stage(f, CCI_MSG_DATA, f->len);
-    f->len = 0;
     grow(f, CCI_PROTO_MAX_DATA);
+    /* limit + 1 bytes were gathered, and INLINE is less than MAX_DATA: one frame. */
+    if (f->len)
+        stage(f, CCI_MSG_DATA, f->len);
+    f->len = 0;
     pump(f);
 }
 

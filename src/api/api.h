@@ -5,6 +5,7 @@
 #define CCI_API_API_H
 
 #include "cache.h"
+#include "cmd_info.h"
 #include "cmd_run.h"
 #include "cmd_set.h"
 #include "file.h"

@@ -1,6 +1,9 @@
 /*
- * api/cmd.h - commands: making one, giving it up, and the calls on it. The settings are in cmd_set.h, the run in
- * cmd_run.h, what it reads and writes in cmd_pipe.h and cmd_stdio.h.
+ * api/cmd.h - a command: the object, how it is given up, and what calls on it begin and end with.
+ *
+ *     cmd_new.h     making one                     cmd_pipe.h    pipes to its standard streams
+ *     cmd_set.h     settings                       cmd_stdio.h   descriptors and functions behind them
+ *     cmd_run.h     start, wait, free              cmd_info.h    signals, and what is known of it
  *
  * A command is a list of settings until it starts; then it is a call on the control connection (control/exec.h). It
  * starts once. Any number of threads may wait: one of them waits for the guest, the others for that one, and the
@@ -17,7 +20,29 @@
 
 #define CCI_CMD_SIGKILL 9
 
-enum cci_cmd_capture { CCI_CMD_DISCARD, CCI_CMD_STDOUT, CCI_CMD_COMBINED };
+/* Where a standard stream leads; NONE is /dev/null, or what run and output do with it. */
+enum cci_cmd_io_kind { CCI_CMD_IO_NONE, CCI_CMD_IO_PIPE, CCI_CMD_IO_FD, CCI_CMD_IO_CALLBACK };
+
+/* One standard stream. What is set before the start stays; the rest is under the command's monitor. */
+struct cci_cmd_io {
+    enum cci_cmd_io_kind kind;
+    cc_handle handle;          /* PIPE: its handle (cmd_pipe.h) */
+    cci_fd fd;                 /* FD: our own duplicate */
+    cc_output_callback output; /* CALLBACK: one of the two */
+    cc_input_callback input;
+    void *ctx;
+    /* From here on: what copies (cmd_stdio.h), for FD and CALLBACK. */
+    struct cci_cmd *cmd;
+    bool is_input, is_stderr;
+    uint8_t *buf;
+    cci_fd stop;           /* an eventfd; CCI_NO_FD before the start */
+    struct cci_pipe *pipe; /* NULL when there is none any more */
+    struct cci_thread thread;
+    bool has_thread;    /* it was started; it has a reference to the command */
+    bool copying;       /* it has not come to its end */
+    cc_error_code code; /* how that was */
+    int sys_errno;
+};
 
 struct cci_cmd {
     struct cci_object object;
@@ -30,6 +55,16 @@ struct cci_cmd {
     struct cci_strings argv, env;
     char *dir;
     bool image_dir; /* dir is the image's choice, which the guest makes if it is missing */
+    char *user;     /* or NULL: the instance's */
+    bool tty;
+    uint32_t columns, rows; /* of it; 0: the instance's */
+    double timeout_seconds; /* 0: none */
+    struct cci_cmd_io io[CCI_CHANNELS];
+    struct cci_buf tail; /* of a standard error that passes through here; at its end up to CCI_PROTO_TAIL bytes count */
+    struct cci_loop_alarm timeout; /* set at the start */
+    bool timed_out;
+    bool interrupted; /* the instance is being closed: nothing is copied any more */
+    bool merged;      /* standard error went where standard output did */
     bool started;
     struct cci_exec *exec; /* NULL before the start */
     bool waiting;          /* a thread is waiting for the guest; others wait for it */
@@ -37,13 +72,49 @@ struct cci_cmd {
     int exit_code;
 };
 
+/* On the I/O thread: the time-out does not come any more. */
+static void cci_cmd_disarm(void *ctx)
+{
+    struct cci_cmd *c = ctx;
+    cci_loop_drop_alarm(&c->inst->vm.loop, &c->timeout);
+}
+
+/* Ends a copy: what it waits for, and what it would wait for. With the monitor locked. */
+static void cci_cmd_io_stop(struct cci_cmd_io *io)
+{
+    if (!io->copying)
+        return;
+    cci_os_eventfd_signal(io->stop);
+    if (io->pipe)
+        cci_pipe_interrupt(io->pipe);
+}
+
+/* Its thread, if there was one, has given back its reference, or is doing so at this moment: here. */
+static void cci_cmd_io_free(struct cci_cmd_io *io)
+{
+    if (io->has_thread && cci_thread_is_self(&io->thread))
+        cci_thread_detach(&io->thread);
+    else if (io->has_thread)
+        cci_thread_join(&io->thread);
+    cci_pipe_free(io->pipe);
+    cci_os_close(io->stop);
+    cci_os_close(io->fd);
+    cci_mem_free(io->buf);
+}
+
 static void cci_cmd_destroy(struct cci_object *o)
 {
     struct cci_cmd *c = (struct cci_cmd *)o;
+    if (c->timeout.listed)
+        cci_loop_call(&c->inst->vm.loop, cci_cmd_disarm, c);
     cci_cancel_detach(c->outer, &c->hook);
     cci_cancel_unref(c->outer);
     cci_cancel_unref(c->cancel);
+    for (unsigned i = 0; i < CCI_CHANNELS; i++)
+        cci_cmd_io_free(&c->io[i]);
     cci_exec_free(c->exec);
+    cci_mem_free(c->user);
+    cci_buf_free(&c->tail);
     cci_strings_free(&c->argv);
     cci_strings_free(&c->env);
     cci_mem_free(c->dir);
@@ -63,160 +134,48 @@ static void cci_cmd_give_up(void *ctx)
     cci_monitor_lock(&c->monitor);
     if (c->exec && !c->finished)
         cci_exec_kill(c->exec, CCI_CMD_SIGKILL);
+    for (unsigned i = 0; i < CCI_CHANNELS; i++)
+        cci_cmd_io_stop(&c->io[i]);
     cci_monitor_unlock(&c->monitor);
 }
 
-CC_API void cc_cmd_free(cc_cmd cmd)
+/* The instance is being closed. */
+static void cci_cmd_interrupt(struct cci_object *o)
 {
-    struct cci_object *o;
-    if (cci_handle_release(cmd, CCI_KIND_CMD, &o, NULL) != CC_OK)
-        return;
-    cci_cmd_give_up(o);
-    cci_object_unref(o);
+    struct cci_cmd *c = (struct cci_cmd *)o;
+    cci_monitor_lock(&c->monitor);
+    c->interrupted = true;
+    for (unsigned i = 0; i < CCI_CHANNELS; i++)
+        cci_cmd_io_stop(&c->io[i]);
+    cci_monitor_unlock(&c->monitor);
 }
 
-/* ---- Making one ------------------------------------------------------------------------------------------ */
-
-/* Docker's, for images that set none. */
-#define CCI_CMD_DEFAULT_PATH "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-
-static bool cci_cmd_fill(struct cci_cmd *c, const struct cci_image_config *config)
+/* Keeps the end of what passes. Without memory what is there is all there will be. */
+static void cci_cmd_keep_tail(struct cci_cmd *c, const uint8_t *p, size_t n)
 {
-    struct cci_strings *env = &c->env;
-    if (!cci_strings_add_all(env, (const char *const *)config->env.at, config->env.count))
-        return false;
-    if (!cci_env_get(env, "PATH") && !cci_env_set(env, "PATH", CCI_CMD_DEFAULT_PATH))
-        return false;
-    if (!cci_env_get(env, "HOSTNAME") && !cci_env_set(env, "HOSTNAME", c->inst->id))
-        return false;
-    c->image_dir = true;
-    c->dir = cci_mem_strdup(config->working_dir[0] ? config->working_dir : "/");
-    return c->dir != NULL;
-}
-
-/* A command with the image's settings and no words yet; NULL when there is no memory. */
-static struct cci_cmd *cci_cmd_make(struct cci_instance *inst)
-{
-    struct cci_cmd *c = cci_mem_zalloc(1, sizeof(*c));
-    if (!c)
-        return NULL;
-    cci_object_init(&c->object, cci_cmd_destroy);
-    cci_monitor_init(&c->monitor);
-    c->cancel = cci_cancel_new();
-    c->inst = inst;
-    cci_object_ref(&inst->object);
-    if (!c->cancel || !cci_cmd_fill(c, cci_image_config(inst->image))) {
-        cci_object_unref(&c->object);
-        return NULL;
+    if (n > CCI_PROTO_TAIL) {
+        p += n - CCI_PROTO_TAIL;
+        n = CCI_PROTO_TAIL;
     }
-    return c;
-}
-
-/* Gives the command its handle, and the instance the duty to free it. */
-static cc_error_code cci_cmd_publish(struct cci_cmd *c, cc_cmd *out, cc_error *err)
-{
-    cci_object_ref(&c->object); /* a handle may be freed as soon as it exists */
-    cc_error_code code = cci_handle_publish(&c->object, CCI_KIND_CMD, out, err);
-    if (code == CC_OK)
-        cci_instance_remember(c->inst, &c->item, c->object.handle);
-    cci_object_unref(&c->object);
-    return code;
-}
-
-/* A command of these words; its caller has entered the instance. */
-static cc_error_code cci_cmd_make_named(struct cci_instance *i, const char *name, const char *const *args,
-                                        struct cci_cmd **out, cc_error *err)
-{
-    *out = NULL;
-    if (!name)
-        return cci_api_null("name", err);
-    if (!name[0])
-        return cci_fail(err, CC_ERR_INVALID_ARGUMENT, NULL, "name is empty");
-    struct cci_cmd *c = cci_cmd_make(i);
-    if (c && cci_strings_add(&c->argv, name) && (!args || cci_strings_add_all(&c->argv, args, SIZE_MAX))) {
-        *out = c;
-        return CC_OK;
+    cci_monitor_lock(&c->monitor);
+    if (c->tail.n + n > 2 * CCI_PROTO_TAIL) { /* seldom enough that moving costs nothing */
+        memmove(c->tail.p, c->tail.p + c->tail.n - CCI_PROTO_TAIL, CCI_PROTO_TAIL);
+        c->tail.n = CCI_PROTO_TAIL;
     }
-    if (c)
-        cci_object_unref(&c->object);
-    return cci_fail_nomem(err);
-}
-
-CC_API cc_error_code cc_cmd_new(cc_instance inst, const char *name, const char *const *args, cc_cmd *out, cc_error *err)
-{
-    struct cci_instance *i = NULL;
-    struct cci_cmd *c;
-    cci_error_clear(err);
-    if (out)
-        *out = 0;
-    cc_error_code code = out ? cci_instance_enter(inst, &i, err) : cci_api_null("out", err);
-    if (code)
-        return cci_api_end("command", code, err);
-    code = cci_cmd_make_named(i, name, args, &c, err);
-    if (code == CC_OK)
-        code = cci_cmd_publish(c, out, err);
-    cci_instance_leave(i);
-    return cci_api_end("command", code, err);
-}
-
-/* The words of the image's own command. */
-static cc_error_code cci_cmd_entrypoint_words(struct cci_cmd *c, const char *const *args, cc_error *err)
-{
-    const struct cci_image_config *config = cci_image_config(c->inst->image);
-    const char *const *words = args ? args : (const char *const *)config->cmd.at;
-    size_t count = args ? SIZE_MAX : config->cmd.count;
-    if (!cci_strings_add_all(&c->argv, (const char *const *)config->entrypoint.at, config->entrypoint.count) ||
-        !cci_strings_add_all(&c->argv, words, count))
-        return cci_fail_nomem(err);
-    if (c->argv.count == 0 || !c->argv.at[0][0])
-        return cci_fail(err, CC_ERR_INVALID_ARGUMENT, NULL, "the image has no command of its own: name one");
-    return CC_OK;
-}
-
-/* The image's own command; its caller has entered the instance. */
-static cc_error_code cci_cmd_make_entrypoint(struct cci_instance *i, const char *const *args, struct cci_cmd **out,
-                                             cc_error *err)
-{
-    struct cci_cmd *c = cci_cmd_make(i);
-    cc_error_code code = c ? cci_cmd_entrypoint_words(c, args, err) : cci_fail_nomem(err);
-    if (code && c)
-        cci_object_unref(&c->object);
-    *out = code ? NULL : c;
-    return code;
-}
-
-CC_API cc_error_code cc_cmd_entrypoint(cc_instance inst, const char *const *args, cc_cmd *out, cc_error *err)
-{
-    struct cci_instance *i = NULL;
-    struct cci_cmd *c;
-    cci_error_clear(err);
-    if (out)
-        *out = 0;
-    cc_error_code code = out ? cci_instance_enter(inst, &i, err) : cci_api_null("out", err);
-    if (code)
-        return cci_api_end("entrypoint", code, err);
-    code = cci_cmd_make_entrypoint(i, args, &c, err);
-    if (code == CC_OK)
-        code = cci_cmd_publish(c, out, err);
-    cci_instance_leave(i);
-    return cci_api_end("entrypoint", code, err);
-}
-
-/* What the agent is asked for, as far as the command itself says it. The strings are the command's. */
-static struct cci_exec_spec cci_cmd_spec(const struct cci_cmd *c)
-{
-    struct cci_exec_spec spec;
-    memset(&spec, 0, sizeof(spec));
-    spec.argv = (const char *const *)c->argv.at;
-    spec.argc = c->argv.count;
-    spec.env = (const char *const *)c->env.at;
-    spec.envc = c->env.count;
-    spec.dir = c->dir;
-    spec.make_dir = c->image_dir;
-    return spec;
+    (void)cci_buf_add(&c->tail, p, n);
+    cci_monitor_unlock(&c->monitor);
 }
 
 #define CCI_CMD_SIGNAL_MAX 64
+#define CCI_CMD_SIZE_MAX 65535
+
+/* The size of a terminal; 0 is the default. */
+static cc_error_code cci_cmd_check_size(int cols, int rows, cc_error *err)
+{
+    if (cols >= 0 && cols <= CCI_CMD_SIZE_MAX && rows >= 0 && rows <= CCI_CMD_SIZE_MAX)
+        return CC_OK;
+    return cci_fail(err, CC_ERR_INVALID_ARGUMENT, NULL, "columns and rows are 0 to %d", CCI_CMD_SIZE_MAX);
+}
 
 static cc_error_code cci_cmd_check_signal(int sig, cc_error *err)
 {

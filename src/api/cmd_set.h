@@ -106,4 +106,61 @@ CC_API cc_error_code cc_cmd_set_cancel(cc_cmd cmd, cc_cancel_token cancel, cc_er
     return cci_api_end("set_cancel", CC_OK, err);
 }
 
+CC_API cc_error_code cc_cmd_set_user(cc_cmd cmd, const char *user, cc_error *err)
+{
+    struct cci_cmd *c;
+    cci_error_clear(err);
+    cc_error_code code = cci_cmd_enter_unstarted(cmd, &c, err);
+    if (code)
+        return cci_api_end("set_user", code, err);
+    /* The agent takes an empty one for the instance's, which NULL is here. */
+    char *copy = user ? cci_mem_strdup(user[0] ? user : "0") : NULL;
+    if (user && !copy) {
+        code = cci_fail_nomem(err);
+    } else {
+        cci_mem_free(c->user);
+        c->user = copy;
+    }
+    cci_cmd_leave_unlock(c);
+    return cci_api_end("set_user", code, err);
+}
+
+CC_API cc_error_code cc_cmd_set_timeout(cc_cmd cmd, double seconds, cc_error *err)
+{
+    struct cci_cmd *c;
+    cci_error_clear(err);
+    cc_error_code code = CC_OK;
+    if (!(seconds >= 0) || seconds > 1e9)
+        code = cci_fail(err, CC_ERR_INVALID_ARGUMENT, NULL, "seconds must be from 0 to 1e9");
+    if (code == CC_OK)
+        code = cci_cmd_enter_unstarted(cmd, &c, err);
+    if (code == CC_OK) {
+        c->timeout_seconds = seconds;
+        cci_cmd_leave_unlock(c);
+    }
+    return cci_api_end("set_timeout", code, err);
+}
+
+CC_API cc_error_code cc_cmd_set_tty(cc_cmd cmd, int cols, int rows, cc_error *err)
+{
+    struct cci_cmd *c;
+    cci_error_clear(err);
+    cc_error_code code = cci_cmd_check_size(cols, rows, err);
+    if (code == CC_OK)
+        code = cci_cmd_enter_unstarted(cmd, &c, err);
+    if (code)
+        return cci_api_end("set_tty", code, err);
+    if (c->io[CCI_CHANNEL_STDERR].kind != CCI_CMD_IO_NONE) {
+        code = cci_fail(err, CC_ERR_INVALID_ARGUMENT, NULL, "on a terminal there is no separate standard error");
+    } else if (!cci_env_get(&c->env, "TERM") && !cci_env_set(&c->env, "TERM", "xterm")) {
+        code = cci_fail_nomem(err);
+    } else {
+        c->tty = true;
+        c->columns = (uint32_t)cols;
+        c->rows = (uint32_t)rows;
+    }
+    cci_cmd_leave_unlock(c);
+    return cci_api_end("set_tty", code, err);
+}
+
 #endif

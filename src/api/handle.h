@@ -23,15 +23,18 @@ enum cci_kind {
     CCI_KIND_SOURCE,
     CCI_KIND_INSTANCE,
     CCI_KIND_CMD,
+    CCI_KIND_READ_PIPE,
+    CCI_KIND_WRITE_PIPE,
     CCI_KIND_FILE,
     CCI_KIND_WATCH
 };
 
 /* First member of every object behind a handle. */
 struct cci_object {
-    unsigned refs;                         /* under the table's mutex */
-    cc_handle handle;                      /* its own */
-    void (*destroy)(struct cci_object *o); /* called once, when the last reference goes, without the mutex */
+    unsigned refs;                           /* under the table's mutex */
+    cc_handle handle;                        /* its own */
+    void (*interrupt)(struct cci_object *o); /* its instance is being closed: end what keeps calls inside; or NULL */
+    void (*destroy)(struct cci_object *o);   /* called once, when the last reference goes, without the mutex */
 };
 
 struct cci_slot {
@@ -61,6 +64,7 @@ static const char *cci_kind_name(enum cci_kind kind)
         [CCI_KIND_NONE] = "handle",       [CCI_KIND_TOKEN] = "cancel token",
         [CCI_KIND_CLIENT] = "OCI client", [CCI_KIND_SOURCE] = "instance source",
         [CCI_KIND_INSTANCE] = "instance", [CCI_KIND_CMD] = "command",
+        [CCI_KIND_READ_PIPE] = "pipe",    [CCI_KIND_WRITE_PIPE] = "pipe",
         [CCI_KIND_FILE] = "file",         [CCI_KIND_WATCH] = "watch",
     };
     return names[kind];
@@ -69,7 +73,8 @@ static const char *cci_kind_name(enum cci_kind kind)
 /* Of these a stale handle is "already closed"; of the others it is "invalid". */
 static bool cci_kind_is_closed(enum cci_kind kind)
 {
-    return kind == CCI_KIND_INSTANCE || kind == CCI_KIND_FILE || kind == CCI_KIND_WATCH;
+    return kind == CCI_KIND_INSTANCE || kind == CCI_KIND_READ_PIPE || kind == CCI_KIND_WRITE_PIPE ||
+           kind == CCI_KIND_FILE || kind == CCI_KIND_WATCH;
 }
 
 static cc_handle cci_handle_make(enum cci_kind kind, uint32_t generation, uint32_t slot)
@@ -104,6 +109,7 @@ static void cci_object_init(struct cci_object *o, void (*destroy)(struct cci_obj
 {
     o->refs = 1;
     o->handle = 0;
+    o->interrupt = NULL;
     o->destroy = destroy;
     cci_mutex_lock(&cci_registry.mutex);
     cci_registry.live++;

@@ -25,6 +25,7 @@
 /* Something with a handle that ends with its instance. */
 struct cci_instance_item {
     cc_handle handle;                       /* 0 once the instance has freed it */
+    bool interrupted;                       /* cci_instance_interrupt has been here */
     struct cci_instance_item *next, **link; /* link is NULL when not in the list */
 };
 
@@ -80,6 +81,7 @@ static void cci_instance_remember(struct cci_instance *i, struct cci_instance_it
 {
     cci_monitor_lock(&i->monitor);
     item->handle = handle;
+    item->interrupted = false;
     item->next = i->items;
     item->link = &i->items;
     if (item->next)
@@ -115,6 +117,35 @@ static cc_handle cci_instance_next_item(struct cci_instance *i)
     return handle;
 }
 
+/* An item that has not been interrupted before, marked so; 0 when there is none left. */
+static cc_handle cci_instance_next_to_interrupt(struct cci_instance *i)
+{
+    cc_handle handle = 0;
+    cci_monitor_lock(&i->monitor);
+    for (struct cci_instance_item *item = i->items; item && !handle; item = item->next) {
+        if (item->interrupted)
+            continue;
+        item->interrupted = true;
+        handle = item->handle;
+    }
+    cci_monitor_unlock(&i->monitor);
+    return handle;
+}
+
+/* What keeps calls inside beyond the guest's end (functions and descriptors of the caller's) is told to end. No call
+ * enters any more; those that are inside look whether they were told. */
+static void cci_instance_interrupt(struct cci_instance *i)
+{
+    cc_handle handle;
+    while ((handle = cci_instance_next_to_interrupt(i)) != 0) {
+        struct cci_object *o;
+        (void)cci_handle_get(handle, (enum cci_kind)(handle >> 56), &o, NULL);
+        if (o && o->interrupt)
+            o->interrupt(o);
+        cci_object_unref(o);
+    }
+}
+
 /* ---- The end --------------------------------------------------------------------------------------------- */
 
 static void cci_instance_destroy(struct cci_object *o)
@@ -145,6 +176,7 @@ static void cci_instance_end(struct cci_instance *i)
     i->closing = true;
     cci_monitor_unlock(&i->monitor);
     cci_vm_disconnect(&i->vm);
+    cci_instance_interrupt(i);
     (void)cci_monitor_wait(&i->monitor, &forever, cci_instance_is_left, i, "calls to end", NULL);
     cci_monitor_unlock(&i->monitor);
     while ((item = cci_instance_next_item(i)) != 0)

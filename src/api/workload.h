@@ -8,7 +8,7 @@
 #ifndef CCI_API_WORKLOAD_H
 #define CCI_API_WORKLOAD_H
 
-#include "cmd.h"
+#include "cmd_new.h"
 
 /* Claims the one place for a workload. */
 static cc_error_code cci_workload_claim(struct cci_instance *i, cc_error *err)

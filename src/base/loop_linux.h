@@ -79,7 +79,8 @@ static void cci_loop_remove(struct cci_loop *l, struct cci_loop_source *s)
 /* ---- Alarms ---------------------------------------------------------------------------------------------- */
 
 /* Has a->fn called on the loop's thread at that time, in place of an earlier one; CCI_FOREVER takes it back, though a
- * call may be under way (not when on the loop's thread). Any thread; the alarm has to live as long as the loop runs. */
+ * call may be under way (not when on the loop's thread). Any thread; the alarm has to live as long as the loop runs, or
+ * until cci_loop_drop_alarm. */
 static void cci_loop_set_alarm(struct cci_loop *l, struct cci_loop_alarm *a, uint64_t at)
 {
     cci_monitor_lock(&l->monitor);
@@ -93,6 +94,19 @@ static void cci_loop_set_alarm(struct cci_loop *l, struct cci_loop_alarm *a, uin
     cci_monitor_unlock(&l->monitor);
     if (sooner)
         cci_os_eventfd_signal(l->wake);
+}
+
+/* Forgets an alarm, which may go then. On the loop's thread, or while it does not run. */
+static void cci_loop_drop_alarm(struct cci_loop *l, struct cci_loop_alarm *a)
+{
+    cci_monitor_lock(&l->monitor);
+    struct cci_loop_alarm **at = &l->alarms;
+    while (*at && *at != a)
+        at = &(*at)->next;
+    if (*at)
+        *at = a->next;
+    a->listed = false;
+    cci_monitor_unlock(&l->monitor);
 }
 
 /* The first alarm that is due, which it no longer is then. With the monitor locked. */

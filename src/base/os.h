@@ -11,6 +11,7 @@
 #if defined(__linux__)
 #include "os_linux.h"
 #include "os_fd_linux.h"
+#include "os_poll_linux.h"
 #include "os_tree_linux.h"
 #else
 #error "cc.h: this platform has no base/os_*.h yet"

@@ -14,22 +14,28 @@
 #ifndef CCI_CONTROL_EXEC_H
 #define CCI_CONTROL_EXEC_H
 
-#include "client.h"
+#include "pipe.h"
 
 struct cci_exec_spec {
     const char *const *argv; /* program and arguments; a program without "/" is searched in the PATH of env */
     size_t argc;             /* at least 1 */
     const char *const *env;  /* "NAME=value", the whole environment; HOME is added when missing */
     size_t envc;
-    const char *dir;    /* working directory; NULL or "" = "/" */
-    bool make_dir;      /* create it when missing (an image's WorkingDir) */
-    const char *user;   /* "name", "uid", "name:group" ...; NULL or "" = the configured one */
-    bool stdout_wanted; /* capture standard output; else it goes to /dev/null */
-    bool stderr_wanted; /* the same of standard error */
-    bool merge;         /* standard error goes where standard output goes, in order */
-    bool notify;        /* cci_exec_started will be called */
-    bool workload;      /* the guest ends when this has; its standard streams are the guest's console */
-    size_t limit;       /* most bytes kept of each output; 0 = CCI_CONTROL_LIMIT */
+    const char *dir;        /* working directory; NULL or "" = "/" */
+    bool make_dir;          /* create it when missing (an image's WorkingDir) */
+    const char *user;       /* "name", "uid", "name:group" ...; NULL or "" = the configured one */
+    bool stdout_wanted;     /* capture standard output; else it goes to /dev/null */
+    bool stderr_wanted;     /* the same of standard error */
+    bool merge;             /* standard error goes where standard output goes, in order */
+    bool stdin_piped;       /* standard input comes by cci_exec_pipe, else it is /dev/null; implies notify */
+    bool stdout_piped;      /* standard output goes there, and is not captured */
+    bool stderr_piped;      /* the same of standard error */
+    bool stderr_tail;       /* keep the end of a standard error that is neither captured, merged nor piped */
+    bool tty;               /* the three are a terminal, whose output is standard output */
+    uint32_t columns, rows; /* of the terminal; 0: the console's */
+    bool notify;            /* cci_exec_started will be called */
+    bool workload;          /* the guest ends when this has; its standard streams are the guest's console */
+    size_t limit;           /* most bytes kept of each output; 0 = CCI_CONTROL_LIMIT */
 };
 
 struct cci_exec {
@@ -56,8 +62,13 @@ static void cci_exec_put(struct cci_proto_writer *w, const void *ctx)
     flags |= s->stdout_wanted ? CCI_EXEC_STDOUT : 0u;
     flags |= s->stderr_wanted ? CCI_EXEC_STDERR : 0u;
     flags |= s->merge ? CCI_EXEC_MERGE : 0u;
-    flags |= s->notify ? CCI_EXEC_NOTIFY : 0u;
+    flags |= s->notify || s->stdin_piped || s->stdout_piped || s->stderr_piped ? CCI_EXEC_NOTIFY : 0u;
     flags |= s->workload ? CCI_EXEC_WORKLOAD : 0u;
+    flags |= s->stdin_piped ? CCI_EXEC_PIPE_STDIN : 0u;
+    flags |= s->stdout_piped ? CCI_EXEC_PIPE_STDOUT : 0u;
+    flags |= s->stderr_piped ? CCI_EXEC_PIPE_STDERR : 0u;
+    flags |= s->stderr_tail ? CCI_EXEC_STDERR_TAIL : 0u;
+    flags |= s->tty ? CCI_EXEC_TTY : 0u;
     flags |= s->make_dir ? CCI_EXEC_MAKE_DIR : 0u;
     cci_proto_put32(w, flags);
     cci_proto_put32(w, 0); /* the usual inline limit */
@@ -65,6 +76,8 @@ static void cci_exec_put(struct cci_proto_writer *w, const void *ctx)
     cci_proto_put_str(w, s->dir);
     cci_exec_put_list(w, s->argv, s->argc);
     cci_exec_put_list(w, s->env, s->envc);
+    cci_proto_put32(w, s->columns);
+    cci_proto_put32(w, s->rows);
 }
 
 static void cci_exec_free(struct cci_exec *e)
@@ -161,6 +174,15 @@ static bool cci_exec_is_over(struct cci_exec *e)
     return over;
 }
 
+/* The number of the process in the guest; 0 when STARTED was not asked for, or has not come. */
+static int cci_exec_pid(struct cci_exec *e)
+{
+    cci_monitor_lock(&e->call.monitor);
+    int pid = (int)e->call.pid;
+    cci_monitor_unlock(&e->call.monitor);
+    return pid;
+}
+
 /* 0 to 255 as the program's own; killed by signal N is 128 + N. */
 static int cci_exec_code(uint32_t status)
 {
@@ -219,6 +241,33 @@ static cc_error_code cci_exec_signal(struct cci_exec *e, int sig, const struct c
 {
     const struct cci_exec_signalling s = {e->call.id, sig};
     return cci_control_ask(e->call.control, CCI_MSG_KILL, cci_exec_put_signal, &s, wait, "a signal to be sent", err);
+}
+
+struct cci_exec_resizing {
+    uint64_t id;
+    uint32_t columns, rows;
+};
+
+static void cci_exec_put_resize(struct cci_proto_writer *w, const void *ctx)
+{
+    const struct cci_exec_resizing *r = ctx;
+    cci_proto_put64(w, r->id);
+    cci_proto_put32(w, r->columns);
+    cci_proto_put32(w, r->rows);
+}
+
+/* Sets the size of a command's terminal; of all, and the console, when `e` is NULL. */
+static cc_error_code cci_exec_resize(struct cci_control *ctl, const struct cci_exec *e, uint32_t columns, uint32_t rows,
+                                     const struct cci_wait *wait, cc_error *err)
+{
+    const struct cci_exec_resizing r = {e ? e->call.id : 0, columns, rows};
+    return cci_control_ask(ctl, CCI_MSG_RESIZE, cci_exec_put_resize, &r, wait, "a terminal to be resized", err);
+}
+
+/* Attaches to a piped channel of a command that has started: once each. The pipe is to be freed before the command. */
+static cc_error_code cci_exec_pipe(struct cci_exec *e, uint32_t channel, struct cci_pipe **out, cc_error *err)
+{
+    return cci_pipe_open(e->call.control, e->call.id, channel, out, err);
 }
 
 /* The same without an answer: nothing happens when the command has ended. */
