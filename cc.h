@@ -104,6 +104,7 @@ typedef cc_handle cc_cmd;             /* a command to run in an instance */
 typedef cc_handle cc_write_pipe;      /* to a command's standard input */
 typedef cc_handle cc_read_pipe;       /* from a command's standard output or standard error */
 typedef cc_handle cc_file;            /* an open file in an instance */
+typedef cc_handle cc_watch;           /* what happens to a file in an instance */
 typedef cc_handle cc_cancel_token;    /* ends waiting calls from another thread */
 
 /* ==== Errors ========================================================================================= */
@@ -940,6 +941,50 @@ typedef struct {
 
 /* Asks a file system for its size and what is free (statfs(2)). */
 CC_API cc_error_code cc_fs_statfs(cc_instance inst, const char *path, cc_fs_info *out, cc_error *err);
+
+/* ---- Watches (inotify) ---- */
+
+/* What happened; an event may be several of them. */
+typedef enum {
+    CC_WATCH_CREATE = 0x1,      /* made in the directory watched */
+    CC_WATCH_MODIFY = 0x2,      /* written to, or truncated */
+    CC_WATCH_CLOSE_WRITE = 0x4, /* closed by somebody who could write */
+    CC_WATCH_DELETE = 0x8,      /* removed from the directory watched */
+    CC_WATCH_MOVED_FROM = 0x10, /* renamed: the name it had; MOVED_TO has the same cookie */
+    CC_WATCH_MOVED_TO = 0x20,   /* renamed: the name it has now */
+    CC_WATCH_ATTRIB = 0x40,     /* mode, owner, times, number of links */
+    CC_WATCH_DELETE_SELF = 0x80,
+    CC_WATCH_MOVE_SELF = 0x100,
+    CC_WATCH_OVERFLOW = 0x200, /* events were lost: they came faster than they were read */
+    CC_WATCH_END = 0x400       /* nothing more will come: what was watched is gone. Every later read gives it again */
+} cc_watch_kind;
+
+typedef struct {
+    uint32_t kind;   /* CC_WATCH_ flags */
+    uint32_t cookie; /* joins the two events of a renaming; else 0 */
+    char *name;      /* in the directory watched; "" for the path itself */
+    bool is_dir;     /* what it happened to is a directory */
+} cc_watch_event;
+
+/*
+ * Watches a file or directory of the guest from now on; of a directory also what happens to its entries, but not what
+ * happens below them. Symbolic links are followed. Close it with cc_watch_close, or leave that to cc_instance_close.
+ */
+CC_API cc_error_code cc_fs_watch(cc_instance inst, const char *path, cc_watch *out, cc_error *err);
+
+/* Waits for the next event. Release *out with cc_watch_event_free. */
+CC_API cc_error_code cc_watch_read(cc_watch w, cc_watch_event *out, cc_error *err);
+
+/* The same for at most `timeout_seconds` (0: for ever) and under a cancel token (0: none). Nothing is lost by either.
+ */
+CC_API cc_error_code cc_watch_read_with(cc_watch w, double timeout_seconds, cc_cancel_token cancel, cc_watch_event *out,
+                                        cc_error *err);
+
+/* Releases what an event holds and zeroes it; not the structure itself. NULL is fine. */
+CC_API void cc_watch_event_free(cc_watch_event *event);
+
+/* Ends it; reads of other threads end with CC_ERR_ALREADY_CLOSED. */
+CC_API cc_error_code cc_watch_close(cc_watch w, cc_error *err);
 
 /* ---- Copies between host and guest (docker cp) ---- */
 

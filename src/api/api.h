@@ -17,6 +17,7 @@
 #include "new.h"
 #include "pull.h"
 #include "source.h"
+#include "watch.h"
 #include "workload.h"
 
 CC_API void cc_shutdown(void)
