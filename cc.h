@@ -530,6 +530,30 @@ CC_API cc_error_code cc_instance_signal(cc_instance inst, int sig, cc_error *err
  * has returned; until then, when the instance ended otherwise, without a workload, or for a bad handle: -1. */
 CC_API int cc_instance_exit_code(cc_instance inst);
 
+/*
+ * Stops the guest's CPUs where they are, and returns when they stand. Its memory stays, and so do its connections; what
+ * its devices were at is finished. Calls that need the guest wait until it goes on, their deadline passes, their token
+ * fires, or the instance ends. Only for an instance that is running: else CC_ERR_INVALID_ARGUMENT, or
+ * CC_ERR_NOT_RUNNING when it has ended or a stop comes in between.
+ */
+CC_API cc_error_code cc_instance_pause(cc_instance inst, cc_error *err);
+
+/*
+ * Lets a paused instance go on. The time of the pause has not passed for the guest's monotonic clock (on a host kernel
+ * before 5.16 it may have), and its time of day is set to the host's. Only for one that is paused, as above.
+ */
+CC_API cc_error_code cc_instance_resume(cc_instance inst, cc_error *err);
+
+/*
+ * Asks the instance to stop, and returns at once: SIGTERM goes to the process group of the workload or, with none, to
+ * those of all commands that run; SIGKILL to those that are left after `grace_seconds` (0: at once; at most 86400).
+ * When they have ended the guest writes its disks back and switches off: cc_instance_wait waits for that. Called again,
+ * it can shorten the grace, not lengthen it. A paused instance is resumed for it. A guest that is still there 30
+ * seconds after the grace has its power cut, and has failed. An instance that has not started yet is
+ * CC_ERR_INVALID_ARGUMENT.
+ */
+CC_API cc_error_code cc_instance_request_stop(cc_instance inst, double grace_seconds, cc_error *err);
+
 /* Where the instance is in its life. */
 CC_API cc_error_code cc_instance_get_state(cc_instance inst, cc_instance_state *out, cc_error *err);
 
@@ -563,7 +587,7 @@ CC_API void cc_instance_set_console_size(cc_instance inst, int cols, int rows);
  * NULL for a bad handle. */
 CC_API char *cc_instance_id(cc_instance inst);
 
-/* False also for a bad handle. */
+/* Whether it has not ended; true also for one that is paused, and false for a bad handle. */
 CC_API bool cc_instance_is_running(cc_instance inst);
 
 /* ==== Commands (Go's os/exec) ======================================================================== */

@@ -107,6 +107,10 @@ enum cci_proto_type {
     CCI_MSG_STAT = 9,
     /* sync, end every process, power off; the reply comes before the power goes */
     CCI_MSG_SHUTDOWN = 10,
+    /* u64 grace in ms: SIGTERM to the workload, or with none to every command; when they have ended, or were killed
+       because the grace passed, the reply. The host answers it with SHUTDOWN, so that replies of commands are not lost.
+       A second one, with its own reply at once, may shorten the grace. */
+    CCI_MSG_STOP = 65,
 
     /* Files by path: str path, [str other path], u64 numbers; relative paths begin at the root. Modes are
        permission bits (07777) and are applied as they are. */

@@ -27,6 +27,7 @@
  *   handle.c   open files
  *   slow.c     which file systems may keep one waiting
  *   system.c   CONFIGURE and SHUTDOWN
+ *   stop.c     STOP
  *
  * Memory that cannot be had ends the agent with a message: its buffers are small and bounded, and a
  * PID 1 that cannot get 64 KiB has nothing left to serve.
@@ -278,5 +279,8 @@ bool slow_file(int fd);   /* this file is on one */
 
 void system_configure(uint64_t id, struct cci_proto_reader *in);
 void system_shutdown(uint64_t id);
+
+void stop_request(uint64_t id, struct cci_proto_reader *in); /* stop.c */
+void stop_check(void);                                       /* commands may have ended */
 
 #endif

@@ -275,6 +275,9 @@ static void dispatch(uint32_t type, uint64_t id, struct cci_proto_reader *in)
     case CCI_MSG_RESIZE:
         exec_resize(id, in);
         break;
+    case CCI_MSG_STOP:
+        stop_request(id, in);
+        break;
     case CCI_MSG_SHUTDOWN:
         system_shutdown(id);
         break;

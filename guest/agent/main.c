@@ -83,6 +83,7 @@ static void child_ready(struct source *s, uint32_t events)
     /* One at a time is enough: SIGCHLD does not queue, and all that wait are reaped. */
     if (read(s->fd, &info, sizeof info) > 0)
         exec_reap();
+    stop_check();
 }
 
 static void watch_children(void)

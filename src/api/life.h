@@ -1,10 +1,11 @@
 /*
- * api/life.h - the calls about an instance's life: where it is, waiting for its end.
+ * api/life.h - the calls about an instance's life: where it is, pauses, stopping it, waiting for its end.
  */
 #ifndef CCI_API_LIFE_H
 #define CCI_API_LIFE_H
 
 #include "instance.h"
+#include "vm_pause.h"
 
 CC_API cc_error_code cc_instance_wait_with(cc_instance inst, cc_cancel_token cancel, cc_error *err)
 {
@@ -102,6 +103,50 @@ CC_API cc_error_code cc_instance_done_fd(cc_instance inst, int *out, cc_error *e
         cci_instance_leave(i);
     }
     return cci_api_end("done_fd", code, err);
+}
+
+/* ---- Pausing and stopping --------------------------------------------------------------------------------- */
+
+CC_API cc_error_code cc_instance_pause(cc_instance inst, cc_error *err)
+{
+    struct cci_instance *i;
+    cci_error_clear(err);
+    cc_error_code code = cci_instance_enter(inst, &i, err);
+    if (code == CC_OK) {
+        code = cci_vm_pause(&i->vm, err);
+        cci_instance_leave(i);
+    }
+    return cci_api_end("pause", code, err);
+}
+
+CC_API cc_error_code cc_instance_resume(cc_instance inst, cc_error *err)
+{
+    struct cci_instance *i;
+    cci_error_clear(err);
+    cc_error_code code = cci_instance_enter(inst, &i, err);
+    if (code == CC_OK) {
+        code = cci_vm_resume(&i->vm, err);
+        cci_instance_leave(i);
+    }
+    return cci_api_end("resume", code, err);
+}
+
+#define CCI_LIFE_GRACE_MAX 86400.0
+
+CC_API cc_error_code cc_instance_request_stop(cc_instance inst, double grace_seconds, cc_error *err)
+{
+    struct cci_instance *i;
+    cci_error_clear(err);
+    cc_error_code code = CC_OK;
+    if (!(grace_seconds >= 0) || grace_seconds > CCI_LIFE_GRACE_MAX)
+        code = cci_fail(err, CC_ERR_INVALID_ARGUMENT, NULL, "grace_seconds must be from 0 to %g", CCI_LIFE_GRACE_MAX);
+    else
+        code = cci_instance_enter(inst, &i, err);
+    if (code == CC_OK) {
+        code = cci_vm_request_stop(&i->vm, (uint64_t)(grace_seconds * 1e9), err);
+        cci_instance_leave(i);
+    }
+    return cci_api_end("request_stop", code, err);
 }
 
 #endif

@@ -143,6 +143,13 @@ static void cci_state_close(struct cci_state *s)
     cci_monitor_unlock(&s->monitor);
 }
 
+static const char *cci_state_name(cc_instance_state state)
+{
+    static const char *const names[] = {"created",  "starting", "running", "pausing", "paused",
+                                        "resuming", "stopping", "stopped", "failed"};
+    return names[state];
+}
+
 /* ---- The callback ----------------------------------------------------------------------------------------- */
 
 static void cci_state_main(void *ctx)

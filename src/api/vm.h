@@ -65,10 +65,16 @@ struct cci_vm {
     double timeout_seconds;
     struct cci_loop_alarm timeout; /* timeout_seconds have passed */
     struct cci_loop_alarm lost;    /* the agent went, and its machine did not */
+    struct cci_loop_alarm stop;    /* the guest was asked to stop, and did not */
+    struct cci_loop_source clock;  /* the host's clock was set */
     struct cci_monitor monitor;    /* guards what follows */
     bool has_devices;              /* a disconnect may come while they are made */
     cc_instance_state verdict;     /* STOPPED or FAILED when it is we who end the machine; else CREATED */
     char why[CCI_VM_REASON];       /* we did */
+    struct cci_mutex stop_mutex;   /* guards what follows; before the control's */
+    bool stops;                    /* the guest was asked to stop */
+    struct cci_call stop_call;     /* that; until the end */
+    uint64_t stop_at;              /* when it has to have stopped, at the latest */
 };
 
 /* ---- Plugging in ----------------------------------------------------------------------------------------- */

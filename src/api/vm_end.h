@@ -126,6 +126,11 @@ static void cci_vm_on_lost(void *ctx)
     cci_vm_cut(vm, CC_STATE_FAILED, reason);
 }
 
+static void cci_vm_on_no_stop(void *ctx)
+{
+    cci_vm_cut(ctx, CC_STATE_FAILED, "the guest did not stop when it was asked to, and its power was cut");
+}
+
 /* The control connection is gone. Any thread, with its lock held. */
 static void cci_vm_on_control_lost(void *ctx)
 {

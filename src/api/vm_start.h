@@ -29,13 +29,36 @@ static void cci_vm_on_ready(void *ctx, struct cci_stream *s, uint32_t peer_port)
     cci_control_attach(((struct cci_vm *)ctx)->control, s);
 }
 
+/* On the I/O thread: the host's clock was set, or the host slept. A paused guest is told when it goes on. */
+static void cci_vm_on_clock_set(void *ctx, uint32_t events)
+{
+    struct cci_vm *vm = ctx;
+    (void)events;
+    (void)cci_os_clock_change_arm(vm->clock.fd);
+    if (cci_state_get(&vm->state) == CC_STATE_RUNNING)
+        cci_control_set_clock(vm->control);
+}
+
+/* Before the I/O thread runs. */
+static cc_error_code cci_vm_watch_clock(struct cci_vm *vm, cc_error *err)
+{
+    vm->clock.fd = cci_os_clock_change();
+    int r = vm->clock.fd < 0 ? vm->clock.fd : cci_os_clock_change_arm(vm->clock.fd);
+    if (r < 0)
+        return cci_fail_errno(err, CC_ERR_IO, -r, NULL, "cannot watch the clock: %s", cci_errno_text(-r));
+    return cci_loop_add(&vm->loop, &vm->clock, CCI_LOOP_READ, err);
+}
+
 /* Prepares a zeroed vm. */
 static cc_error_code cci_vm_begin(struct cci_vm *vm, cc_error *err)
 {
     cci_monitor_init(&vm->monitor);
+    cci_mutex_init(&vm->stop_mutex);
     cci_pool_init(&vm->pool);
     vm->timeout = (struct cci_loop_alarm){.fn = cci_vm_on_timeout, .ctx = vm};
     vm->lost = (struct cci_loop_alarm){.fn = cci_vm_on_lost, .ctx = vm};
+    vm->stop = (struct cci_loop_alarm){.fn = cci_vm_on_no_stop, .ctx = vm};
+    vm->clock = (struct cci_loop_source){cci_vm_on_clock_set, vm, CCI_NO_FD};
     vm->begun = true;
     cc_error_code code = cci_loop_init(&vm->loop, err);
     if (code)
@@ -133,6 +156,8 @@ static cc_error_code cci_vm_start(struct cci_vm *vm, const struct cci_vm_config 
     if (code == CC_OK)
         code = cci_vm_make_machine(vm, c, err);
     if (code == CC_OK)
+        code = cci_vm_watch_clock(vm, err);
+    if (code == CC_OK)
         code = cci_loop_start(&vm->loop, "cc-io", err);
     if (code == CC_OK)
         code = cci_vm_boot(vm, c, err);
@@ -165,6 +190,8 @@ static void cci_vm_stop(struct cci_vm *vm)
         cci_machine_stop(vm->machine);
     if (vm->has_devices)
         cci_vsock_unlisten(&vm->vsock, CCI_PROTO_READY_PORT);
+    if (vm->stops)
+        cci_call_end(&vm->stop_call);
     if (vm->control)
         cci_control_close(vm->control);
     cci_loop_stop(&vm->loop);
@@ -174,7 +201,9 @@ static void cci_vm_stop(struct cci_vm *vm)
     cci_disk_free(&vm->root_disk);
     cci_disk_free(&vm->scratch_disk);
     cci_cancel_unref(vm->gone);
+    cci_os_close(vm->clock.fd);
     cci_loop_destroy(&vm->loop);
+    cci_mutex_destroy(&vm->stop_mutex);
     cci_monitor_destroy(&vm->monitor);
 }
 

@@ -1,5 +1,5 @@
 /*
- * base/os_fd_linux.h - descriptors as such: pipes and duplicates.
+ * base/os_fd_linux.h - descriptors as such: pipes, duplicates, and a clock that tells when it was set.
  *
  * Part of os.h.
  */
@@ -22,6 +22,27 @@ static int cci_os_pipe(cci_fd ends[2])
 static cci_fd cci_os_dup(cci_fd fd)
 {
     return (cci_fd)cci_os_result(syscall(SYS_fcntl, (long)fd, 1030L /* F_DUPFD_CLOEXEC */, 3L));
+}
+
+/* ---- The clock being set ----------------------------------------------------------------------------------- */
+
+/* A descriptor that becomes readable when the host's time of day jumps: somebody set it, or the host slept. */
+static cci_fd cci_os_clock_change(void)
+{
+    return (cci_fd)cci_os_result(
+        syscall(SYS_timerfd_create, 0L /* REALTIME */, (long)(CCI_OS_O_CLOEXEC | CCI_OS_NONBLOCK)));
+}
+
+/* Arms such a descriptor, anew each time it has become readable. 0, or an error number. */
+static int cci_os_clock_change_arm(cci_fd fd)
+{
+    /* A timer for a day far off, with the flag by which it ends early when the clock is set. */
+    struct {
+        struct cci_os_timespec interval, value;
+    } never = {{0, 0}, {INT64_C(1) << 33, 0}};
+    uint64_t unused;
+    (void)cci_os_read(fd, &unused, sizeof(unused));
+    return (int)cci_os_result(syscall(SYS_timerfd_settime, (long)fd, 3L /* ABSTIME | CANCEL_ON_SET */, &never, NULL));
 }
 
 #endif

@@ -97,6 +97,23 @@ static cc_error_code cci_control_configure(struct cci_control *ctl, const struct
                            err);
 }
 
+/* Sends a request whose reply nobody waits for. What is sent later is dealt with later. */
+static cc_error_code cci_control_tell(struct cci_control *ctl, uint32_t type, cci_control_put_fn put, const void *ctx,
+                                      cc_error *err)
+{
+    cci_mutex_lock(&ctl->mutex);
+    cc_error_code code = cci_control_send(ctl, type, ctl->next_id++, put, ctx, err);
+    cci_mutex_unlock(&ctl->mutex);
+    return code;
+}
+
+/* Sets the guest's clock to the host's again. A guest that cannot be told has no use for the time. */
+static void cci_control_set_clock(struct cci_control *ctl)
+{
+    const struct cci_control_config clock_only = {NULL, NULL, NULL, NULL};
+    (void)cci_control_tell(ctl, CCI_MSG_CONFIGURE, cci_control_put_config, &clock_only, NULL);
+}
+
 /* A collection whose stream is still open, or NULL. */
 static struct cci_collect *cci_control_open_collect(struct cci_control *ctl)
 {

@@ -1,21 +1,35 @@
 /*
- * control/shutdown.h - asking the guest to switch itself off, instead of cutting its power.
+ * control/shutdown.h - asking the guest to stop, instead of cutting its power.
+ *
+ * STOP is a call whose reply is a farewell (control.h): the guest has ended its commands, and SHUTDOWN is the answer.
+ * So the call has to live until the guest has ended, and nobody waits for it.
  */
 #ifndef CCI_CONTROL_SHUTDOWN_H
 #define CCI_CONTROL_SHUTDOWN_H
 
 #include "client.h"
 
-/* Asks the guest to end every process, write back its disks and power off. That it is gone before the reply has
- * arrived is what was asked for. */
-static cc_error_code cci_control_shutdown(struct cci_control *ctl, const struct cci_wait *wait, cc_error *err)
+static void cci_control_put_grace(struct cci_proto_writer *w, const void *ctx)
 {
-    cc_error_code code =
-        cci_control_ask(ctl, CCI_MSG_SHUTDOWN, cci_control_put_nothing, NULL, wait, "the guest to shut down", err);
-    if (code != CC_ERR_NOT_RUNNING)
-        return code;
-    cci_error_release(err);
-    return CC_OK;
+    cci_proto_put64(w, *(const uint64_t *)ctx);
+}
+
+/* Has the guest stop after so many milliseconds at most. On success the call is the caller's to end (cci_call_end) once
+ * the guest has, or is to be given up. */
+static cc_error_code cci_control_stop(struct cci_control *ctl, struct cci_call *call, uint64_t grace_ms, cc_error *err)
+{
+    cci_call_begin(call, ctl);
+    call->farewell = true;
+    cc_error_code code = cci_call_send(call, CCI_MSG_STOP, cci_control_put_grace, &grace_ms, err);
+    if (code)
+        cci_call_end(call);
+    return code;
+}
+
+/* Shortens the grace of a stop under way. */
+static cc_error_code cci_control_hurry(struct cci_control *ctl, uint64_t grace_ms, cc_error *err)
+{
+    return cci_control_tell(ctl, CCI_MSG_STOP, cci_control_put_grace, &grace_ms, err);
 }
 
 #endif

@@ -511,15 +511,6 @@ static void test_close_under_way(void)
     cci_exec_free(e);
 }
 
-static void test_shutdown(void)
-{
-    static struct agent a;
-    cc_error err = {0};
-    agent_start(&a, NULL);
-    CHECK_OK(cci_control_shutdown(a.ctl, &agent_forever, &err), err);
-    agent_stop(&a);
-}
-
 /* The guest ends with its workload, and the status is there; a daemon does not keep it. */
 static void test_workload(void)
 {
@@ -581,7 +572,6 @@ int main(void)
     RUN(test_free_running);
     RUN(test_agent_killed);
     RUN(test_close_under_way);
-    RUN(test_shutdown);
     RUN(test_workload);
     agent_clean();
     return check_done();
