@@ -37,14 +37,17 @@ static const char usage_text[] =
     "  --plain-http              a registry without TLS may be asked\n"
     "  -q, --quiet               no progress; of pull, the image's name alone; of images, the IDs alone\n"
     "of run:\n"
+    "  -i, --interactive         give the command standard input; without it that is empty\n"
+    "  -t, --tty                 give the command a terminal\n"
     "  -e, --env NAME[=VALUE]    set a variable, or take this program's\n"
     "  -u, --user USER[:GROUP]   names or numbers; default: the image's\n"
     "  -w, --workdir DIR         default: the image's\n"
     "  --entrypoint PROGRAM      in place of the image's\n"
     "  -m, --memory SIZE         512m, 2g; default: 256m\n"
     "  --cpus N                  default: 1\n"
+    "  --disk-size SIZE          what the command can write, at most; default: 16g\n"
     "  --kernel PATH             the guest kernel; default: $CC_KERNEL, the cache's, a download, this host's\n"
-    "  --timeout SECONDS         stop the machine after that time\n"
+    "  --timeout SECONDS         end the command after that time; the exit status is then 124\n"
     "  --dmesg                   show the kernel's messages\n"
     "  --rm                      always so: a machine leaves nothing behind\n"
     "\n"
@@ -102,6 +105,7 @@ int main(int argc, char **argv)
     if (!c)
         return usage("there is no command \"%s\"", argv[1]);
     session.command = c->name;
+    session.on_signal = c->fn == cmd_run ? forward_signal : NULL;
     o.env = calloc((size_t)argc, sizeof(*o.env));
     if (!o.env || cc_init() != CC_OK || cc_cancel_token_new(&session.interrupt, NULL) != CC_OK ||
         !session_watch_signals()) {

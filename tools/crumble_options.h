@@ -17,7 +17,8 @@ struct options {
     const char *workdir, *entrypoint;
     const char **env; /* NAME or NAME=VALUE; room for as many as there are arguments */
     size_t env_count;
-    bool quiet, help, rm;
+    double timeout; /* of the command, in seconds; 0: none */
+    bool quiet, help, rm, interactive, tty;
     char *platform, *creds; /* what the fields of `pull` point into */
 };
 
@@ -35,8 +36,8 @@ struct option {
 
 /* ---- Values ---------------------------------------------------------------------------------------------- */
 
-/* "512m" in MiB; a number alone is bytes, as Docker has it. */
-static bool set_memory(struct options *o, const char *text)
+/* "512m" in MiB, a number alone in bytes, as Docker has it; 0 when it is no size. */
+static uint64_t parse_size(const char *text)
 {
     char *end;
     double n = strtod(text, &end), unit = 1.0 / (1 << 20);
@@ -46,10 +47,21 @@ static bool set_memory(struct options *o, const char *text)
         unit = 1;
     else if (*end == 'g' || *end == 'G')
         unit = 1024;
+    else if (*end == 't' || *end == 'T')
+        unit = 1 << 20;
     if (end == text || (*end && end[1] && strcmp(end + 1, "b") != 0 && strcmp(end + 1, "iB") != 0))
-        return false;
-    o->machine.memory_mb = n * unit >= 1 && n * unit < 1e9 ? (uint64_t)(n * unit) : 0;
-    return o->machine.memory_mb != 0;
+        return 0;
+    return n * unit >= 1 && n * unit < 1e9 ? (uint64_t)(n * unit) : 0;
+}
+
+static bool set_memory(struct options *o, const char *value)
+{
+    return (o->machine.memory_mb = parse_size(value)) != 0;
+}
+
+static bool set_disk_size(struct options *o, const char *value)
+{
+    return (o->machine.disk_mb = parse_size(value)) != 0;
 }
 
 /* "linux/arm64/v8" into os and architecture. */
@@ -109,7 +121,7 @@ static bool set_cpus(struct options *o, const char *value)
 
 static bool set_timeout(struct options *o, const char *value)
 {
-    return parse_number(value, 0.001, 1e9, &o->machine.timeout_seconds);
+    return parse_number(value, 0.001, 1e9, &o->timeout);
 }
 
 static bool set_env(struct options *o, const char *value)
@@ -134,6 +146,9 @@ static const struct option all_options[] = {
     {"entrypoint", 0, RUN, true, AT(entrypoint)},
     {"memory", 'm', RUN, true, set_memory, 0},
     {"cpus", 0, RUN, true, set_cpus, 0},
+    {"disk-size", 0, RUN, true, set_disk_size, 0},
+    {"interactive", 'i', RUN, false, AT(interactive)},
+    {"tty", 't', RUN, false, AT(tty)},
     {"kernel", 0, RUN, true, AT(machine.kernel)},
     {"timeout", 0, RUN, true, set_timeout, 0},
     {"dmesg", 0, RUN, false, AT(machine.enable_dmesg)},

@@ -3,12 +3,13 @@
  *
  * Signals that end a program are blocked in all threads and taken by one of its own. The first cancels what is under
  * way, so that it ends in order: a pull keeps what has come, a machine is closed. The second ends the program on the
- * spot.
+ * spot. While a command runs in a guest, signals go to it instead (crumble_run.h).
  */
 #ifndef TOOLS_CRUMBLE_SESSION_H
 #define TOOLS_CRUMBLE_SESSION_H
 
 #include "cc.h"
+#include "crumble_terminal.h"
 
 #include <pthread.h>
 #include <signal.h>
@@ -20,7 +21,8 @@
 enum {
     EXIT_FAILED = 1,
     EXIT_USAGE = 2,
-    EXIT_CRUMBLE = 125, /* of run, in place of both: 1 and 2 may be the command's own */
+    EXIT_TIMED_OUT = 124, /* of run, as timeout(1) has it */
+    EXIT_CRUMBLE = 125,   /* of run, in place of both: 1 and 2 may be the command's own */
     EXIT_NOT_EXECUTABLE = 126,
     EXIT_NOT_FOUND = 127
 };
@@ -29,7 +31,8 @@ static struct {
     cc_oci_client client;
     cc_cancel_token interrupt;         /* cancelled by the first signal */
     volatile sig_atomic_t interrupted; /* that signal; 0: none */
-    sigset_t signals;                  /* those that interrupt */
+    sigset_t signals;                  /* those that are taken */
+    bool (*on_signal)(int number);     /* asked first: whether that is all there is to do */
     const char *command;               /* "pull" */
 } session;
 
@@ -73,8 +76,12 @@ static void *session_signals(void *unused)
     int number;
     (void)unused;
     while (sigwait(&session.signals, &number) == 0) {
-        if (session.interrupted)
+        if (session.on_signal && session.on_signal(number))
+            continue;
+        if (session.interrupted) {
+            terminal_restore();
             _exit(128 + number);
+        }
         session.interrupted = number;
         cc_cancel_token_cancel(session.interrupt, NULL);
     }
@@ -84,10 +91,11 @@ static void *session_signals(void *unused)
 /* Before any other thread is started. What is ignored (nohup, a background job) stays ignored. */
 static bool session_watch_signals(void)
 {
-    static const int numbers[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT};
+    static const int numbers[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGWINCH};
+    size_t count = session.on_signal ? 7 : 4; /* the last mean something to a command in a guest only */
     pthread_t thread;
     sigemptyset(&session.signals);
-    for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++) {
+    for (size_t i = 0; i < count; i++) {
         struct sigaction now;
         if (sigaction(numbers[i], NULL, &now) == 0 && now.sa_handler != SIG_IGN)
             sigaddset(&session.signals, numbers[i]);

@@ -28,10 +28,12 @@ is() { [ "$out/$status" = "$1" ] || { echo "# got: $out/$status"; return 1; }; }
 "$crumble" load ./build/tests/busybox.tar >/dev/null
 run cc/busybox echo hello
 check "a command's output" is hello/0
-run --rm -e A=1 --env B=2 -w /etc -u 5:6 cc/busybox sh -c 'echo $A$B $PWD $(id -u):$(id -g); exit 7'
+run --rm -eA=1 --env B=2 --workdir=/etc -u 5:6 cc/busybox sh -c 'echo $A$B $PWD $(id -u):$(id -g); exit 7'
 check "environment, directory, user, exit status" is "12 /etc 5:6/7"
 run --memory 512m --cpus 2 cc/busybox sh -c 'nproc; [ $(sed -n "s/MemTotal: *\([0-9]*\) kB/\1/p" /proc/meminfo) -gt 400000 ] && echo enough'
 check "memory and processors" is $'2\nenough/0'
+run --disk-size 64m cc/busybox sh -c 'size=$(df -m / | awk "NR == 2 { print \$2 }"); [ $size -gt 40 ] && [ $size -le 64 ] && echo small'
+check "the size of what can be written" is small/0
 run cc/busybox nothing-of-that-name
 check "a command that is not there: 127" is /127
 run cc/busybox /etc
