@@ -73,12 +73,8 @@ static cc_error_code connect_streams(cc_cmd cmd, const struct options *o, cc_err
     cc_error_code code = CC_OK;
     if (o->tty) {
         int columns, rows;
-        char *term = cc_cmd_get_env(cmd, "TERM");
         terminal_size(&columns, &rows);
         code = cc_cmd_set_tty(cmd, columns, rows, err);
-        if (!code && !term)
-            code = cc_cmd_set_env(cmd, "TERM", "xterm", err);
-        cc_free_string(term);
     } else {
         code = cc_cmd_set_stderr_fd(cmd, STDERR_FILENO, err);
     }
@@ -114,6 +110,10 @@ static int run_command_in_guest(cc_cmd cmd, const struct options *o, cc_error *e
     cc_error_code code = cc_cmd_wait(cmd, &status, err);
     terminal_restore();
     running = 0;
+    if (code == CC_ERR_IO && err->sys_errno == EPIPE) { /* `crumble run ... | head`: nothing to complain of */
+        cc_error_free(err);
+        return 128 + SIGPIPE;
+    }
     if (code)
         status = fail(err);
     return code == CC_ERR_TIMEOUT ? EXIT_TIMED_OUT : status;
