@@ -105,6 +105,8 @@ typedef cc_handle cc_write_pipe;      /* to a command's standard input */
 typedef cc_handle cc_read_pipe;       /* from a command's standard output or standard error */
 typedef cc_handle cc_file;            /* an open file in an instance */
 typedef cc_handle cc_watch;           /* what happens to a file in an instance */
+typedef cc_handle cc_conn;            /* a connection: bytes both ways */
+typedef cc_handle cc_listener;        /* where connections arrive */
 typedef cc_handle cc_cancel_token;    /* ends waiting calls from another thread */
 
 /* ==== Errors ========================================================================================= */
@@ -1053,6 +1055,77 @@ CC_API cc_error_code cc_fs_copy_in(cc_instance inst, const char *host_path, cons
  * and max_entries bound what it can fill. */
 CC_API cc_error_code cc_fs_copy_out(cc_instance inst, const char *guest_path, const char *host_path,
                                     const cc_copy_options *opts, cc_error *err);
+
+/* ==== Connections (Go's net.Conn, net.Listener) ====================================================== */
+
+/*
+ * vsock connects host and guest without a network: a program in the guest listens or connects with AF_VSOCK sockets,
+ * and the host's end of the connection is here, in this process, where nobody else can reach it. The guest's context ID
+ * is 3, the host's 2. Ports 1021 and 1022 are the library's own.
+ *
+ * Addresses are written "vsock:CID:PORT".
+ */
+
+/*
+ * Connects to a port, 1 to 4294967294, on which a program in the guest listens (net.Dial), and returns when it has
+ * accepted. Where none does it is CC_ERR_NETWORK with sys_errno ECONNREFUSED (111). Close *out with cc_conn_close, or
+ * leave that to cc_instance_close.
+ */
+CC_API cc_error_code cc_vsock_dial(cc_instance inst, uint32_t port, cc_conn *out, cc_error *err);
+
+/* The same under a cancel token; 0: none. */
+CC_API cc_error_code cc_vsock_dial_with(cc_instance inst, uint32_t port, cc_cancel_token cancel, cc_conn *out,
+                                        cc_error *err);
+
+/*
+ * Opens a port of the host, 1 to 1048575, to the guest (net.Listen), which can connect to no other. One that is open
+ * already is CC_ERR_IO with sys_errno EADDRINUSE (98). Up to 64 connections wait to be accepted; more are reset. All of
+ * an instance's connections together are limited to 1024, of which the guest may make half. Close *out with
+ * cc_listener_close, or leave that to cc_instance_close.
+ */
+CC_API cc_error_code cc_vsock_listen(cc_instance inst, uint32_t port, cc_listener *out, cc_error *err);
+
+/* Waits for the next connection (Listener.Accept). CC_ERR_ALREADY_CLOSED when the listener is closed meanwhile. */
+CC_API cc_error_code cc_listener_accept(cc_listener ln, cc_conn *out, cc_error *err);
+
+/* The same under a cancel token; 0: none. */
+CC_API cc_error_code cc_listener_accept_with(cc_listener ln, cc_cancel_token cancel, cc_conn *out, cc_error *err);
+
+/* Closes the port, and resets the connections that nobody has accepted; those that were accepted stay. */
+CC_API cc_error_code cc_listener_close(cc_listener ln, cc_error *err);
+
+/* The address that is listened on; free it with cc_free_string. NULL for a bad handle. */
+CC_API char *cc_listener_addr(cc_listener ln);
+
+/*
+ * Waits for bytes and takes up to `len` of them (Conn.Read): *n says how many, 0 that the other end has closed its
+ * direction, or that `len` is 0. What arrived before a connection broke can be read first.
+ *
+ * Errors of reads and writes: CC_ERR_TIMEOUT when the deadline passes; CC_ERR_NETWORK with sys_errno ECONNRESET (104)
+ * or EPIPE (32) when the other end has closed altogether; CC_ERR_NOT_RUNNING; CC_ERR_ALREADY_CLOSED when this end is
+ * closed meanwhile.
+ */
+CC_API cc_error_code cc_conn_read(cc_conn c, uint8_t *buf, size_t len, size_t *n, cc_error *err);
+
+/* Writes all `len` bytes (Conn.Write). *n (may be NULL) is how many were taken, also on failure. Writes of several
+ * threads do not mix. */
+CC_API cc_error_code cc_conn_write(cc_conn c, const uint8_t *buf, size_t len, size_t *n, cc_error *err);
+
+/* Nothing more will be written (CloseWrite): the other end reads what was, then end of file. Reading goes on. */
+CC_API cc_error_code cc_conn_close_write(cc_conn c, cc_error *err);
+
+/* Closes both directions (Conn.Close). What was written still arrives, except when there are bytes that nobody has
+ * read: then it is reset. Calls that wait on it end with CC_ERR_ALREADY_CLOSED, as does a second close. */
+CC_API cc_error_code cc_conn_close(cc_conn c, cc_error *err);
+
+/* The addresses of this end and of the other; free them with cc_free_string. NULL for a bad handle. */
+CC_API char *cc_conn_local_addr(cc_conn c);
+CC_API char *cc_conn_remote_addr(cc_conn c);
+
+/* When reads, or writes, fail with CC_ERR_TIMEOUT (Conn.SetReadDeadline): seconds since 1970, 0 for never. It holds for
+ * calls under way and for later ones. With a time that has passed they fail at once. */
+CC_API cc_error_code cc_conn_set_read_deadline(cc_conn c, int64_t unix_time, cc_error *err);
+CC_API cc_error_code cc_conn_set_write_deadline(cc_conn c, int64_t unix_time, cc_error *err);
 
 #ifdef __cplusplus
 }

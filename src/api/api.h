@@ -14,6 +14,7 @@
 #include "fs_path.h"
 #include "host.h"
 #include "life.h"
+#include "listener.h"
 #include "new.h"
 #include "pull.h"
 #include "source.h"

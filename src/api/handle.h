@@ -26,7 +26,9 @@ enum cci_kind {
     CCI_KIND_READ_PIPE,
     CCI_KIND_WRITE_PIPE,
     CCI_KIND_FILE,
-    CCI_KIND_WATCH
+    CCI_KIND_WATCH,
+    CCI_KIND_CONN,
+    CCI_KIND_LISTENER
 };
 
 /* First member of every object behind a handle. */
@@ -66,6 +68,7 @@ static const char *cci_kind_name(enum cci_kind kind)
         [CCI_KIND_INSTANCE] = "instance", [CCI_KIND_CMD] = "command",
         [CCI_KIND_READ_PIPE] = "pipe",    [CCI_KIND_WRITE_PIPE] = "pipe",
         [CCI_KIND_FILE] = "file",         [CCI_KIND_WATCH] = "watch",
+        [CCI_KIND_CONN] = "connection",   [CCI_KIND_LISTENER] = "listener",
     };
     return names[kind];
 }
@@ -74,7 +77,7 @@ static const char *cci_kind_name(enum cci_kind kind)
 static bool cci_kind_is_closed(enum cci_kind kind)
 {
     return kind == CCI_KIND_INSTANCE || kind == CCI_KIND_READ_PIPE || kind == CCI_KIND_WRITE_PIPE ||
-           kind == CCI_KIND_FILE || kind == CCI_KIND_WATCH;
+           kind == CCI_KIND_FILE || kind == CCI_KIND_WATCH || kind == CCI_KIND_CONN || kind == CCI_KIND_LISTENER;
 }
 
 static cc_handle cci_handle_make(enum cci_kind kind, uint32_t generation, uint32_t slot)

@@ -10,7 +10,7 @@
 #include <poll.h>
 
 #include "tests/virtio/vsock_guest.h"
-#include "tests/virtio/vsock_dial.h"
+#include "src/virtio/vsock_dial.h"
 
 #include "tests/stream_read.h"
 #include "tests/check.h"

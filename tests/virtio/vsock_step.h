@@ -5,7 +5,7 @@
 #ifndef TESTS_VIRTIO_VSOCK_STEP_H
 #define TESTS_VIRTIO_VSOCK_STEP_H
 
-#include "vsock_dial.h"
+#include "src/virtio/vsock_dial.h"
 #include "vsock_guest.h"
 
 #include "../check.h"

@@ -1,11 +1,11 @@
 /*
- * tests/virtio/vsock_dial.h - dials that wait for their answer, for tests; the library itself only dials and goes on.
+ * virtio/vsock_dial.h - dials that wait for their answer.
  */
-#ifndef TESTS_VIRTIO_VSOCK_DIAL_H
-#define TESTS_VIRTIO_VSOCK_DIAL_H
+#ifndef CCI_VIRTIO_VSOCK_DIAL_H
+#define CCI_VIRTIO_VSOCK_DIAL_H
 
-#include "../../src/base/errno_text.h"
-#include "../../src/virtio/vsock.h"
+#include "../base/errno_text.h"
+#include "vsock.h"
 
 /* How a dial stands: 0 when the guest has accepted, -EAGAIN before it answered, or why the connection broke. */
 static int cci_vsock_dial_status(struct cci_stream *s)
@@ -55,8 +55,8 @@ static cc_error_code cci_vsock_dial_wait(struct cci_vsock *v, uint32_t port, con
     if (status == -ENOTCONN)
         code = cci_fail_errno(err, CC_ERR_NOT_RUNNING, ENOTCONN, NULL, "the instance ended");
     else if (status)
-        code = cci_fail_errno(err, CC_ERR_IO, -status, NULL, "connecting to port %u of the guest: %s", (unsigned)port,
-                              cci_errno_text(-status));
+        code = cci_fail_errno(err, CC_ERR_NETWORK, -status, NULL, "connecting to port %u of the guest: %s",
+                              (unsigned)port, cci_errno_text(-status));
     if (code)
         cci_stream_close(d.stream);
     else
