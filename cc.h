@@ -463,6 +463,24 @@ typedef enum {
  */
 typedef void (*cc_state_callback)(cc_instance inst, cc_instance_state state, void *user_data);
 
+/*
+ * A disk for the guest: a file, or a block device, of the host, byte for byte; its format is never looked at. Its size
+ * has to be a multiple of 512 bytes. In the guest the first is /dev/vdc, the next /dev/vdd, in the order of the array;
+ * nothing mounts them. What the guest discards becomes holes in a file, and what it flushes is on the host's disk.
+ *
+ * A disk that is written to has one user, and one that is read has no writer: where somebody else, QEMU included, has
+ * it open otherwise, cc_instance_new fails with CC_ERR_IO and sys_errno EBUSY (16). Filesystems without locks cannot
+ * tell.
+ */
+typedef struct {
+    const char *path;
+    bool writable;    /* else the guest cannot write to it, and the file is opened for reading only */
+    const char *name; /* 1 to 20 bytes: the disk's serial number, in the guest /sys/block/vdc/serial; NULL: "disk0",
+                         "disk1" and so on */
+} cc_disk_config;
+
+#define CC_MAX_DISKS 14 /* that one instance can have: each takes one of the machine's interrupt lines */
+
 typedef struct {
     uint64_t memory_mb;     /* the guest's RAM in MiB; 0: 256; 64 to 1048576. Taken from the host as it is touched */
     int cpus;               /* virtual CPUs; 0: 1; at most cc_capabilities.max_cpus */
@@ -487,6 +505,8 @@ typedef struct {
     cc_cancel_token cancel;      /* ends cc_instance_new early; 0: none */
     cc_state_callback state_callback; /* told of every change of state, from CC_STATE_STARTING on; NULL: nobody */
     void *state_user_data;            /* handed to it */
+    const cc_disk_config *disks;      /* disks of yours; NULL: none */
+    size_t disk_count;                /* at most CC_MAX_DISKS */
 } cc_instance_options;
 
 /*

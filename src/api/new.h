@@ -15,6 +15,23 @@
 #define CCI_INSTANCE_DISK_MIN_MB 16
 #define CCI_INSTANCE_DISK_MAX_MB ((uint64_t)1 << 24) /* 16 TiB */
 
+static cc_error_code cci_instance_check_disks(const cc_instance_options *o, cc_error *err)
+{
+    const cc_error_code bad = CC_ERR_INVALID_ARGUMENT;
+    if (o->disk_count > CC_MAX_DISKS)
+        return cci_fail(err, bad, NULL, "an instance has at most %d disks of yours", CC_MAX_DISKS);
+    if (o->disk_count && !o->disks)
+        return cci_api_null("disks", err);
+    for (size_t i = 0; i < o->disk_count; i++) {
+        const char *name = o->disks[i].name;
+        if (!o->disks[i].path)
+            return cci_api_null("a disk's path", err);
+        if (name && (!name[0] || strlen(name) > CCI_BLK_ID_SIZE))
+            return cci_fail(err, bad, name, "a disk's name has to have 1 to %u bytes", CCI_BLK_ID_SIZE);
+    }
+    return CC_OK;
+}
+
 /* Checks the options, puts the defaults in their place. */
 static cc_error_code cci_instance_resolve(const cc_instance_options *from, cc_instance_options *o, cc_error *err)
 {
@@ -39,7 +56,7 @@ static cc_error_code cci_instance_resolve(const cc_instance_options *from, cc_in
         return cci_fail(err, bad, NULL, "cpus is negative");
     if (!(o->timeout_seconds >= 0) || !(o->boot_timeout_seconds >= 0))
         return cci_fail(err, bad, NULL, "a time-out is negative");
-    return CC_OK;
+    return cci_instance_check_disks(o, err);
 }
 
 /* An instance with nothing running in it; NULL when there is no memory. */
@@ -76,6 +93,8 @@ static cc_error_code cci_instance_boot(struct cci_instance *i, const cc_instance
         .disk_bytes = o->disk_mb << 20,
         .disk_dir = o->disk_dir,
         .timeout_seconds = o->timeout_seconds,
+        .disks = o->disks,
+        .disk_count = o->disk_count,
     };
     return cci_vm_start(&i->vm, &config, &wait, err);
 }

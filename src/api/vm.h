@@ -4,7 +4,7 @@
  *     guest                     device          what is behind it
  *     /dev/vda  (read-only)     virtio-blk      the image's root filesystem, out of the store      image/rootfs.h
  *     /dev/vdb                  virtio-blk      a sparse file of its own                            image/scratch.h
- *     /dev/vdc ...              virtio-blk      the caller's disks                                  api/disks.h
+ *     /dev/vdc ...              virtio-blk      the caller's disks                                  base/disk_file.h
  *     vsock                     virtio-vsock    control/, and connections of callers                api/conn.h
  *     /dev/hwrng                virtio-rng      the host's randomness
  *     free memory               virtio-balloon  given back to the host
@@ -18,6 +18,7 @@
 #ifndef CCI_API_VM_H
 #define CCI_API_VM_H
 
+#include "../base/disk_file.h"
 #include "../control/client.h"
 #include "../image/rootfs.h"
 #include "../image/scratch.h"
@@ -33,6 +34,14 @@
 #define CCI_VM_TAIL 1200u   /* bytes of the console that an error quotes */
 #define CCI_VM_REASON 1800u /* bytes of a reason */
 
+/* A disk of the caller's. */
+struct cci_vm_disk {
+    struct cci_disk disk;
+    struct cci_blk blk;
+    bool made; /* blk was */
+    char name[CCI_BLK_ID_SIZE + 1];
+};
+
 struct cci_vm_config {
     const char *id; /* also the host name */
     const struct cci_image *image;
@@ -44,6 +53,8 @@ struct cci_vm_config {
     uint64_t disk_bytes;
     const char *disk_dir;   /* or NULL: the store's */
     double timeout_seconds; /* 0: none */
+    const cc_disk_config *disks;
+    size_t disk_count;
 };
 
 /* How far the start came; everything up to there is to be taken apart. */
@@ -55,6 +66,8 @@ struct cci_vm {
     struct cci_disk root_disk, scratch_disk;
     struct cci_machine *machine;
     struct cci_blk root, scratch;
+    struct cci_vm_disk *disks; /* the caller's */
+    size_t disk_count;
     struct cci_vsock vsock;
     struct cci_rng rng;
     struct cci_balloon balloon;
@@ -138,9 +151,23 @@ static cc_error_code cci_vm_plug_basics(struct cci_vm *vm, cc_error *err)
     return CC_OK;
 }
 
+static cc_error_code cci_vm_plug_disk(struct cci_vm *vm, struct cci_vm_disk *d, cc_error *err)
+{
+    struct cci_irq irq;
+    cc_error_code code = cci_vm_place(vm, &d->blk.dev, &irq, err);
+    if (code)
+        return code;
+    cci_blk_init(&d->blk, &d->disk, d->name, false, &vm->pool, &vm->machine->mem, irq);
+    d->made = true;
+    cci_vm_made(vm, &d->blk.dev);
+    return CC_OK;
+}
+
 static cc_error_code cci_vm_plug(struct cci_vm *vm, cc_error *err)
 {
     cc_error_code code = cci_vm_plug_basics(vm, err);
+    for (size_t i = 0; i < vm->disk_count && code == CC_OK; i++)
+        code = cci_vm_plug_disk(vm, &vm->disks[i], err);
     for (unsigned i = 0; i < vm->devices && code == CC_OK; i++)
         code = cci_vm_attach(vm, i, err);
     return code;
@@ -153,6 +180,9 @@ static void cci_vm_unplug(struct cci_vm *vm)
         cci_virtio_detach(vm->device[i]);
     if (!vm->has_devices)
         return;
+    for (size_t i = 0; i < vm->disk_count; i++)
+        if (vm->disks[i].made)
+            cci_blk_destroy(&vm->disks[i].blk);
     cci_blk_destroy(&vm->root);
     cci_blk_destroy(&vm->scratch);
     cci_vsock_destroy(&vm->vsock);

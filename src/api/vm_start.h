@@ -71,6 +71,25 @@ static cc_error_code cci_vm_begin(struct cci_vm *vm, cc_error *err)
     return CC_OK;
 }
 
+/* The caller's disks. */
+static cc_error_code cci_vm_open_data(struct cci_vm *vm, const struct cci_vm_config *c, cc_error *err)
+{
+    cc_error_code code = CC_OK;
+    vm->disks = c->disk_count ? cci_mem_zalloc(c->disk_count, sizeof(*vm->disks)) : NULL;
+    if (c->disk_count && !vm->disks)
+        return cci_fail_nomem(err);
+    vm->disk_count = c->disk_count;
+    for (size_t i = 0; i < c->disk_count && code == CC_OK; i++) {
+        struct cci_vm_disk *d = &vm->disks[i];
+        if (c->disks[i].name)
+            (void)snprintf(d->name, sizeof(d->name), "%s", c->disks[i].name);
+        else
+            (void)snprintf(d->name, sizeof(d->name), "disk%u", (unsigned)i);
+        code = cci_disk_open_file(c->disks[i].path, c->disks[i].writable, &d->disk, err);
+    }
+    return code;
+}
+
 static cc_error_code cci_vm_open_disks(struct cci_vm *vm, const struct cci_vm_config *c, const struct cci_wait *wait,
                                        cc_error *err)
 {
@@ -78,6 +97,9 @@ static cc_error_code cci_vm_open_disks(struct cci_vm *vm, const struct cci_vm_co
         cci_rootfs_open(c->image->store, c->image->layers, c->image->layer_count, wait, &vm->root_disk, err);
     if (code)
         return cci_fail_within(err, code, "the image's root filesystem");
+    code = cci_vm_open_data(vm, c, err);
+    if (code)
+        return code;
     return cci_scratch_new(c->disk_dir ? c->disk_dir : c->image->store->dir, c->disk_bytes, &vm->scratch_disk, err);
 }
 
@@ -200,6 +222,9 @@ static void cci_vm_stop(struct cci_vm *vm)
     cci_pool_destroy(&vm->pool);
     cci_disk_free(&vm->root_disk);
     cci_disk_free(&vm->scratch_disk);
+    for (size_t i = 0; i < vm->disk_count; i++)
+        cci_disk_free(&vm->disks[i].disk);
+    cci_mem_free(vm->disks);
     cci_cancel_unref(vm->gone);
     cci_os_close(vm->clock.fd);
     cci_loop_destroy(&vm->loop);

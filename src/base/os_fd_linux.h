@@ -1,5 +1,6 @@
 /*
- * base/os_fd_linux.h - descriptors as such: pipes, duplicates, and a clock that tells when it was set.
+ * base/os_fd_linux.h - descriptors as such: pipes, duplicates, locks on a file, the size of a disk, and a
+ * clock that tells when it was set.
  *
  * Part of os.h.
  */
@@ -22,6 +23,40 @@ static int cci_os_pipe(cci_fd ends[2])
 static cci_fd cci_os_dup(cci_fd fd)
 {
     return (cci_fd)cci_os_result(syscall(SYS_fcntl, (long)fd, 1030L /* F_DUPFD_CLOEXEC */, 3L));
+}
+
+/* ---- Locks ------------------------------------------------------------------------------------------------ */
+
+/* The kernel's struct flock, for locks that belong to the open file and not to the process. */
+struct cci_os_flock {
+    int16_t type;   /* 0 shared, 1 exclusive, 2 none */
+    int16_t whence; /* 0: from the start */
+    int64_t start, length;
+    int32_t pid; /* has to be 0 */
+};
+
+/* Takes a shared lock on one byte, which need not be within the file. 0, -EAGAIN, or another error number. */
+static int cci_os_lock_byte(cci_fd fd, int64_t at)
+{
+    struct cci_os_flock l = {0, 0, at, 1, 0};
+    return (int)cci_os_result(syscall(SYS_fcntl, (long)fd, 37L /* F_OFD_SETLK */, &l));
+}
+
+/* Whether somebody else has a lock on that byte. */
+static bool cci_os_byte_is_locked(cci_fd fd, int64_t at)
+{
+    struct cci_os_flock l = {1, 0, at, 1, 0};
+    long r = cci_os_result(syscall(SYS_fcntl, (long)fd, 36L /* F_OFD_GETLK */, &l));
+    return r == 0 && l.type != 2;
+}
+
+/* ---- Block devices ----------------------------------------------------------------------------------------- */
+
+/* The size of a block device in bytes. 0, or an error number. */
+static int cci_os_block_size(cci_fd fd, uint64_t *out)
+{
+    *out = 0;
+    return cci_os_ioctl(fd, 0x80081272ul /* BLKGETSIZE64 */, out);
 }
 
 /* ---- The clock being set ----------------------------------------------------------------------------------- */
