@@ -226,6 +226,12 @@ static uint32_t cci_os_egid(void)
     return (uint32_t)syscall(SYS_getegid);
 }
 
+/* As cci_os_eventfd, but taking from it waits until something was signalled. */
+static cci_fd cci_os_eventfd_blocking(void)
+{
+    return (cci_fd)cci_os_result(syscall(SYS_eventfd2, 0L, (long)CCI_OS_O_CLOEXEC));
+}
+
 /* How many descriptors the process may have. */
 static uint64_t cci_os_descriptor_limit(void)
 {

@@ -122,15 +122,21 @@ static const struct cci_share_op cci_share_ops[CCI_FUSE_OPCODES] = {
 /* ---- Answering -----------------------------------------------------------------------------------------------------
  */
 
+/* Whether the guest has it mounted. */
+static bool cci_share_is_started(struct cci_share *s)
+{
+    cci_mutex_lock(&s->mutex);
+    bool started = s->started;
+    cci_mutex_unlock(&s->mutex);
+    return started;
+}
+
 /* Checks the request against the table, and calls its operation. 0, or an error number. */
 static int cci_share_call(struct cci_share_req *r, const struct cci_share_op *op, struct cci_view args)
 {
-    cci_mutex_lock(&r->share->mutex);
-    bool started = r->share->started;
-    cci_mutex_unlock(&r->share->mutex);
     if (!op || !op->fn)
         return -ENOSYS;
-    if (!started && r->opcode != CCI_FUSE_INIT)
+    if (!cci_share_is_started(r->share) && r->opcode != CCI_FUSE_INIT)
         return -EIO;
     r->args = cci_view_take(&args, op->args);
     if ((!r->args && op->args) || r->room < op->reply)
@@ -155,10 +161,11 @@ static bool cci_share_has_reply(uint32_t opcode)
 }
 
 /* Answers the request of in_len bytes at `in` with at most out_len bytes at `out`; returns how many, 0 for a request
- * that has no answer or no room for one. Nothing of it is kept. Any thread that cci_share_enter_thread was called on.
+ * that has no answer or no room for one. Nothing of it is kept. `slow` may be NULL; it is told before a wait, on the
+ * same thread. Any thread that cci_share_enter_thread was called on.
  */
 static size_t cci_share_request(struct cci_share *s, struct cci_iov in, size_t in_len, struct cci_iov out,
-                                size_t out_len)
+                                size_t out_len, const struct cci_share_slow *slow)
 {
     uint8_t head[CCI_FUSE_IN_HEADER], args[CCI_SHARE_ARGS_MAX], reply[CCI_FUSE_OUT_HEADER];
     if (in_len < sizeof(head) || cci_iov_read(&in, head, sizeof(head)) != sizeof(head))
@@ -166,6 +173,8 @@ static size_t cci_share_request(struct cci_share *s, struct cci_iov in, size_t i
     struct cci_share_req r;
     memset(&r, 0, sizeof(r));
     r.share = s;
+    if (slow)
+        r.slow = *slow;
     r.opcode = cci_le32(head + 4);
     r.unique = cci_le64(head + 8);
     r.node = cci_le64(head + 16);

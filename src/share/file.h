@@ -10,6 +10,7 @@
 
 #include "entry.h"
 
+#define CCI_SHARE_QUICK_WRITE 65536u          /* bytes: more may make the host wait until less is dirty */
 #define CCI_SHARE_PIECES 256u                 /* of memory in one call */
 #define CCI_SHARE_COPY_MAX ((size_t)64 << 20) /* bytes copied by one request; the guest asks for the rest again */
 #define CCI_OS_RWF_APPEND 16L
@@ -205,7 +206,12 @@ static int cci_share_read_into(struct cci_share_req *r, cci_fd fd, uint64_t offs
         struct cci_iov at = r->out;
         size_t n;
         unsigned count = cci_iov_take(&at, size, v, CCI_SHARE_PIECES, &n);
-        int64_t got = cci_os_preadv(fd, v, count, offset, 0);
+        /* What is in the page cache is had at once; for the rest somebody else may go on serving. */
+        int64_t got = r->slow.fn ? cci_os_preadv(fd, v, count, offset, CCI_OS_NOWAIT) : -EAGAIN;
+        if (got == -EAGAIN || got == -EOPNOTSUPP) {
+            cci_share_is_slow(r);
+            got = cci_os_preadv(fd, v, count, offset, 0);
+        }
         if (got < 0)
             return r->filled ? 0 : (int)got;
         if (got == 0)
@@ -268,6 +274,8 @@ static int cci_share_write(struct cci_share_req *r)
         return -EBADF;
     if (h->writable && (how & CCI_FUSE_WRITE_KILL_PRIV))
         cci_share_kill_priv(h->fd);
+    if (size > CCI_SHARE_QUICK_WRITE)
+        cci_share_is_slow(r);
     int64_t n = cci_share_write_from(r, h->fd, cci_le64(r->args + 8), size, append ? CCI_OS_RWF_APPEND : 0);
     cci_share_handle_put(r->share, h);
     return n < 0 ? (int)n : cci_share_put_written(r, (uint64_t)n);
@@ -280,6 +288,7 @@ static int cci_share_fsync(struct cci_share_req *r)
         cci_share_handle_get(r->share, cci_le64(r->args), r->node, r->opcode == CCI_FUSE_FSYNCDIR);
     if (!h)
         return -EBADF;
+    cci_share_is_slow(r);
     int result = cci_le32(r->args + 8) & 1 ? cci_os_fdatasync(h->fd) : cci_os_fsync(h->fd);
     cci_share_handle_put(r->share, h);
     return result;
@@ -294,6 +303,7 @@ static int cci_share_fallocate(struct cci_share_req *r)
     struct cci_share_handle *h = cci_share_handle_get(r->share, cci_le64(r->args), r->node, false);
     if (!h)
         return -EBADF;
+    cci_share_is_slow(r);
     int result = cci_os_fallocate(h->fd, mode, cci_le64(r->args + 8), cci_le64(r->args + 16));
     cci_share_handle_put(r->share, h);
     return result;
@@ -328,6 +338,7 @@ static int cci_share_copy_file_range(struct cci_share_req *r)
     struct cci_share_handle *from = cci_share_handle_get(r->share, cci_le64(a), r->node, false);
     struct cci_share_handle *to = cci_share_handle_get(r->share, cci_le64(a + 24), cci_le64(a + 16), false);
     int64_t n = -EBADF;
+    cci_share_is_slow(r);
     if (from && to)
         n = cci_os_copy_range(from->fd, cci_le64(a + 8), to->fd, cci_le64(a + 32),
                               want < CCI_SHARE_COPY_MAX ? (size_t)want : CCI_SHARE_COPY_MAX);

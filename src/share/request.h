@@ -12,8 +12,15 @@
 
 #define CCI_SHARE_ARGS_MAX 4608u /* the longest copied: a symbolic link's name and target, each with its NUL */
 
+/* Who wants to know that a request is about to wait for a disk. Both NULL: nobody. */
+struct cci_share_slow {
+    void (*fn)(void *ctx);
+    void *ctx;
+};
+
 struct cci_share_req {
     struct cci_share *share;
+    struct cci_share_slow slow; /* fn NULL once it was told */
     uint64_t unique;
     uint64_t node;
     uint32_t opcode;
@@ -27,6 +34,14 @@ struct cci_share_req {
     size_t room;          /* bytes that still fit */
     size_t filled;        /* bytes of the reply so far, without the header */
 };
+
+/* Before something that is likely to wait. */
+static void cci_share_is_slow(struct cci_share_req *r)
+{
+    if (r->slow.fn)
+        r->slow.fn(r->slow.ctx);
+    r->slow.fn = NULL;
+}
 
 /* Appends to the reply what is known to fit (the operation is listed with it, or looked at r->room). */
 static void cci_share_put(struct cci_share_req *r, const void *data, size_t n)

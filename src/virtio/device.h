@@ -75,6 +75,10 @@ struct cci_virtio_ops {
      * after features, configuration space and queues have been restored, and takes exactly what save wrote. */
     void (*save)(struct cci_virtio_dev *d, struct cci_buf *out);
     cc_error_code (*restore)(struct cci_virtio_dev *d, struct cci_view *in, cc_error *err);
+    /* Or NULL, both: for a device that has threads of its own in place of the loop. attach makes the doorbells and has
+     * them watched; detach undoes that, also after a failed attach, and twice. Mutex not held; the owner's thread. */
+    cc_error_code (*attach)(struct cci_virtio_dev *d, cc_error *err);
+    void (*detach)(struct cci_virtio_dev *d);
 };
 
 struct cci_virtio_queue {
@@ -378,6 +382,10 @@ static void cci_virtio_on_doorbell(void *ctx, uint32_t events)
  * run. */
 static void cci_virtio_detach(struct cci_virtio_dev *d)
 {
+    if (d->ops->detach) {
+        d->ops->detach(d);
+        return;
+    }
     for (unsigned q = 0; q < d->ops->queues; q++) {
         struct cci_virtio_queue *vq = &d->queue[q];
         if (vq->source.fn)
@@ -394,6 +402,8 @@ static void cci_virtio_detach(struct cci_virtio_dev *d)
 static cc_error_code cci_virtio_attach(struct cci_virtio_dev *d, struct cci_loop *loop, cc_error *err)
 {
     cc_error_code code = CC_OK;
+    if (d->ops->attach)
+        return d->ops->attach(d, err);
     d->loop = loop;
     for (unsigned i = 0; code == CC_OK && i < d->ops->queues; i++) {
         struct cci_virtio_queue *q = &d->queue[i];

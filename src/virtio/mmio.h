@@ -166,7 +166,7 @@ static void cci_virtio_mmio_notify(struct cci_virtio_dev *d, uint32_t q)
 {
     if (q >= d->ops->queues)
         return;
-    if (d->loop)
+    if (d->queue[q].doorbell != CCI_NO_FD)
         cci_virtio_ring(d, q);
     else
         cci_virtio_notify(d, q);

@@ -39,7 +39,7 @@ static void fuse_mount_serve(void *ctx)
             break;
         struct cci_iovec from = {in, (size_t)n}, to = {out, FUSE_MOUNT_BUFFER};
         struct cci_iov in_iov = {&from, 1, 0}, out_iov = {&to, 1, 0};
-        size_t len = cci_share_request(m->share, in_iov, (size_t)n, out_iov, FUSE_MOUNT_BUFFER);
+        size_t len = cci_share_request(m->share, in_iov, (size_t)n, out_iov, FUSE_MOUNT_BUFFER, NULL);
         if (len && write(m->fd, out, len) < 0 && errno != ENOENT)
             perror("answering /dev/fuse");
     }
