@@ -432,11 +432,34 @@ CC_API void cc_image_config_free(cc_image_config *config);
 
 /* ==== Instances ====================================================================================== */
 
-/* A host directory in the guest. Not in this version: cc_instance_options.mount_count must be 0. */
+/*
+ * A host directory in the guest (virtio-fs). Files are the host's own, read and written in place.
+ *
+ * Read-only unless `writable`; that is enforced on the host, whatever the guest does. The guest reaches nothing outside
+ * of the directory: links are followed in the guest only, and devices, FIFOs and sockets are shown but never opened on
+ * the host. File systems mounted below the directory are part of it. The guest cannot make device nodes.
+ *
+ * Owners. By default every file belongs to `uid` and `gid` in the guest, and what the guest makes belongs to the user
+ * that this process runs as, with the modes that the guest asked for. chown to anybody else is refused (EPERM),
+ * set-user-ID and set-group-ID bits of files are neither shown nor set, and of extended attributes only "user." ones
+ * are there. What that user may not do on the host, the guest's root may not either. With `keep_owners`, for which this
+ * process must be root, numbers of owners are the same on both sides, and all of this passes.
+ *
+ * Changes on the host are seen in the guest within one second; opening a file sees its contents as they are at that
+ * time. What the guest writes is there on the host when its write returns, except what it writes through a shared
+ * memory mapping (msync). fsync makes it durable. File locks hold among the programs of the guest. Changes on the host
+ * are not reported by inotify in the guest.
+ */
 typedef struct {
-    const char *tag;
-    const char *host_path;
-    bool writable;
+    const char *tag;        /* what the guest can mount it by: `mount -t virtiofs TAG /mnt`; 1 to 36 bytes, each once.
+                               NULL: "share0" for the first mount, and so on; then guest_path must be set */
+    const char *host_path;  /* an existing directory; it must stay where it is. NULL: an empty, writable one of the
+                               instance's own, in the cache directory, removed when the instance is closed */
+    bool writable;          /* ignored without host_path */
+    const char *guest_path; /* where the guest mounts it before the first command runs; begins with "/", and is made if
+                               it is not there. NULL: nowhere, only by its tag */
+    bool keep_owners;       /* see above */
+    uint32_t uid, gid;      /* the guest's owner of all files, unless keep_owners; 0: root */
 } cc_mount_config;
 
 /*
@@ -490,8 +513,8 @@ typedef struct {
                                "": root */
     bool enable_gpu;        /* not in this version: must be false */
     bool enable_dmesg;      /* send the kernel's messages to the log callback, by default to stderr */
-    const cc_mount_config *mounts; /* not in this version: must be NULL */
-    size_t mount_count;            /* not in this version: must be 0 */
+    const cc_mount_config *mounts; /* directories of the host; NULL with mount_count 0 */
+    size_t mount_count;            /* a guest has room for 19 devices; 5 it has anyway, each mount is one more */
     const char *kernel; /* the guest kernel, as $CC_KERNEL. NULL: the first of $CC_KERNEL, CC_EMBED_KERNEL, "kernel" in
                            the client's cache directory, a download into that, a readable /boot/vmlinuz-* of this
                            host. The download, some 40 MB once for each cache, is the package linux-virt of

@@ -155,6 +155,10 @@ enum cci_proto_type {
        to come that name no size */
     CCI_MSG_RESIZE = 50,
 
+    /* str tag, str path, u64 flags (CCI_MOUNT_*): mounts a share of the host there; the directory is made if it is
+       missing */
+    CCI_MSG_MOUNT = 75,
+
     CCI_MSG_REPLY = 0x100,   /* u32 errno, str what, then the request's result */
     CCI_MSG_STARTED = 0x101, /* u32 pid; only when CCI_EXEC_NOTIFY asked for it */
     CCI_MSG_STREAM = 0x102,  /* u32 channel, u64 size in bytes if known, else 0 */
@@ -192,6 +196,12 @@ enum {
     CCI_OPEN_CREATE = 0x200,
     CCI_OPEN_TRUNC = 0x400,
     CCI_OPEN_EXCL = 0x800
+};
+
+/* Flags of MOUNT. */
+enum {
+    CCI_MOUNT_READ_ONLY = 1,
+    CCI_MOUNT_NO_SET_ID = 2 /* programs on it do not run as their owner */
 };
 
 /* Flags of EXEC. What is neither captured nor piped is /dev/null. */

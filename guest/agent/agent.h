@@ -26,6 +26,7 @@
  *   watch.c    what happens to files
  *   handle.c   open files
  *   slow.c     which file systems may keep one waiting
+ *   mount.c    shares of the host
  *   system.c   CONFIGURE and SHUTDOWN
  *   stop.c     STOP
  *
@@ -282,5 +283,6 @@ void system_shutdown(uint64_t id);
 
 void stop_request(uint64_t id, struct cci_proto_reader *in); /* stop.c */
 void stop_check(void);                                       /* commands may have ended */
+void mount_request(uint64_t id, struct cci_proto_reader *in); /* mount.c */
 
 #endif

@@ -281,6 +281,9 @@ static void dispatch(uint32_t type, uint64_t id, struct cci_proto_reader *in)
     case CCI_MSG_SHUTDOWN:
         system_shutdown(id);
         break;
+    case CCI_MSG_MOUNT:
+        mount_request(id, in);
+        break;
     case CCI_MSG_READ_DIR:
         dir_read(id, in);
         break;

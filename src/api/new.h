@@ -44,8 +44,8 @@ static cc_error_code cci_instance_resolve(const cc_instance_options *from, cc_in
     o->cpus = o->cpus ? o->cpus : 1;
     if (o->boot_timeout_seconds == 0)
         o->boot_timeout_seconds = CCI_INSTANCE_BOOT_SECONDS;
-    if (o->enable_gpu || o->mounts || o->mount_count)
-        return cci_fail(err, bad, NULL, "%s is not in this version", o->enable_gpu ? "enable_gpu" : "mounts");
+    if (o->enable_gpu)
+        return cci_fail(err, bad, NULL, "enable_gpu is not in this version");
     if (o->memory_mb < CCI_INSTANCE_MEMORY_MIN_MB || o->memory_mb > CCI_INSTANCE_MEMORY_MAX_MB)
         return cci_fail(err, bad, NULL, "memory_mb must be 0 (for %d) or from %d to %llu", CCI_INSTANCE_MEMORY_MB,
                         CCI_INSTANCE_MEMORY_MIN_MB, (unsigned long long)CCI_INSTANCE_MEMORY_MAX_MB);
@@ -56,7 +56,8 @@ static cc_error_code cci_instance_resolve(const cc_instance_options *from, cc_in
         return cci_fail(err, bad, NULL, "cpus is negative");
     if (!(o->timeout_seconds >= 0) || !(o->boot_timeout_seconds >= 0))
         return cci_fail(err, bad, NULL, "a time-out is negative");
-    return cci_instance_check_disks(o, err);
+    cc_error_code code = cci_instance_check_disks(o, err);
+    return code ? code : cci_mounts_check(o->mounts, o->mount_count, err);
 }
 
 /* An instance with nothing running in it; NULL when there is no memory. */
@@ -95,6 +96,8 @@ static cc_error_code cci_instance_boot(struct cci_instance *i, const cc_instance
         .timeout_seconds = o->timeout_seconds,
         .disks = o->disks,
         .disk_count = o->disk_count,
+        .mounts = o->mounts,
+        .mount_count = o->mount_count,
     };
     return cci_vm_start(&i->vm, &config, &wait, err);
 }

@@ -5,6 +5,7 @@
  *     /dev/vda  (read-only)     virtio-blk      the image's root filesystem, out of the store      image/rootfs.h
  *     /dev/vdb                  virtio-blk      a sparse file of its own                            image/scratch.h
  *     /dev/vdc ...              virtio-blk      the caller's disks                                  base/disk_file.h
+ *     shares                    virtio-fs       directories of the host                             api/mounts.h
  *     vsock                     virtio-vsock    control/, and connections of callers                api/conn.h
  *     /dev/hwrng                virtio-rng      the host's randomness
  *     free memory               virtio-balloon  given back to the host
@@ -29,6 +30,7 @@
 #include "../virtio/mmio.h"
 #include "../virtio/rng.h"
 #include "../virtio/vsock.h"
+#include "mounts.h"
 #include "state.h"
 
 #define CCI_VM_TAIL 1200u   /* bytes of the console that an error quotes */
@@ -55,6 +57,8 @@ struct cci_vm_config {
     double timeout_seconds; /* 0: none */
     const cc_disk_config *disks;
     size_t disk_count;
+    const cc_mount_config *mounts; /* checked */
+    size_t mount_count;
 };
 
 /* How far the start came; everything up to there is to be taken apart. */
@@ -71,6 +75,7 @@ struct cci_vm {
     struct cci_vsock vsock;
     struct cci_rng rng;
     struct cci_balloon balloon;
+    struct cci_mounts mounts;
     struct cci_virtio_dev *device[CCI_MACHINE_MAX_DEVICES]; /* those that were made, in the guest's order */
     unsigned devices;
     struct cci_control *control;
@@ -163,11 +168,28 @@ static cc_error_code cci_vm_plug_disk(struct cci_vm *vm, struct cci_vm_disk *d, 
     return CC_OK;
 }
 
+static cc_error_code cci_vm_plug_mounts(struct cci_vm *vm, cc_error *err)
+{
+    struct cci_irq irq;
+    for (size_t i = 0; i < vm->mounts.count; i++) {
+        struct cci_mount *m = vm->mounts.at[i];
+        cc_error_code code = cci_vm_place(vm, &m->fs.dev, &irq, err);
+        if (code)
+            return cci_fail_within(err, code, "too many mounts");
+        cci_fs_init(&m->fs, m->share, m->tag, &vm->machine->mem, irq);
+        m->has_fs = true;
+        cci_vm_made(vm, &m->fs.dev);
+    }
+    return CC_OK;
+}
+
 static cc_error_code cci_vm_plug(struct cci_vm *vm, cc_error *err)
 {
     cc_error_code code = cci_vm_plug_basics(vm, err);
     for (size_t i = 0; i < vm->disk_count && code == CC_OK; i++)
         code = cci_vm_plug_disk(vm, &vm->disks[i], err);
+    if (code == CC_OK)
+        code = cci_vm_plug_mounts(vm, err);
     for (unsigned i = 0; i < vm->devices && code == CC_OK; i++)
         code = cci_vm_attach(vm, i, err);
     return code;

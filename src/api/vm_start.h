@@ -176,6 +176,8 @@ static cc_error_code cci_vm_start(struct cci_vm *vm, const struct cci_vm_config 
 {
     cc_error_code code = cci_vm_open_disks(vm, c, wait, err);
     if (code == CC_OK)
+        code = cci_mounts_open(&vm->mounts, c->mounts, c->mount_count, c->image->store, err);
+    if (code == CC_OK)
         code = cci_vm_make_machine(vm, c, err);
     if (code == CC_OK)
         code = cci_vm_watch_clock(vm, err);
@@ -185,6 +187,8 @@ static cc_error_code cci_vm_start(struct cci_vm *vm, const struct cci_vm_config 
         code = cci_vm_boot(vm, c, err);
     if (code == CC_OK)
         code = cci_vm_greet(vm, c, wait, err);
+    if (code == CC_OK)
+        code = cci_mounts_mount(&vm->mounts, vm->control, wait, err);
     if (code == CC_OK && c->timeout_seconds > 0) {
         vm->timeout_seconds = c->timeout_seconds;
         cci_loop_set_alarm(&vm->loop, &vm->timeout, cci_api_deadline(c->timeout_seconds));
@@ -218,6 +222,7 @@ static void cci_vm_stop(struct cci_vm *vm)
         cci_control_close(vm->control);
     cci_loop_stop(&vm->loop);
     cci_vm_unplug(vm);
+    cci_mounts_free(&vm->mounts);
     cci_machine_free(vm->machine);
     cci_pool_destroy(&vm->pool);
     cci_disk_free(&vm->root_disk);

@@ -10,6 +10,7 @@
 
 #if defined(__linux__)
 #include "os_linux.h"
+#include "os_share_linux.h"
 #include "os_fd_linux.h"
 #include "os_poll_linux.h"
 #include "os_tree_linux.h"

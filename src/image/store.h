@@ -32,6 +32,7 @@
 
 #include "../base/cancel.h"
 #include "../base/errno_text.h"
+#include "../base/remove.h"
 #include "digest.h"
 #include "layer_index.h"
 
@@ -71,55 +72,14 @@ static cc_error_code cci_store_fail(cc_error *err, int sys, const char *path, co
 
 /* ---- Temporary directories -------------------------------------------------------------------------- */
 
-#define CCI_STORE_MAX_DEPTH 32u /* of directories in tmp/ */
-
-/* What cci_os_read_dir's callbacks need to know. */
-struct cci_store_scan {
-    const char *dir;
-    unsigned depth;
-    int failed; /* the first error number, or 0 */
-};
-
-static int cci_store_remove_tree(const char *dir, unsigned depth);
-
-static int cci_store_remove_name(void *ctx, const char *name)
-{
-    struct cci_store_scan *scan = ctx;
-    char *path = cci_mem_printf("%s/%s", scan->dir, name);
-    int r = path ? cci_os_unlink(path) : -ENOMEM;
-    if (r == -EISDIR)
-        r = cci_store_remove_tree(path, scan->depth + 1);
-    if (r < 0 && r != -ENOENT && !scan->failed)
-        scan->failed = r;
-    cci_mem_free(path);
-    return 0;
-}
-
-static int cci_store_remove_tree(const char *dir, unsigned depth)
-{
-    struct cci_store_scan scan = {dir, depth, 0};
-    int r = depth < CCI_STORE_MAX_DEPTH ? cci_os_read_dir(dir, cci_store_remove_name, &scan) : -ELOOP;
-    if (r == -ENOTDIR)
-        return cci_os_unlink(dir);
-    if (r < 0)
-        return r;
-    return scan.failed ? scan.failed : cci_os_rmdir(dir);
-}
-
-/* Removes a directory and what is in it, links as links. */
-static int cci_store_remove_dir(const char *dir)
-{
-    return cci_store_remove_tree(dir, 0);
-}
-
 /* Removes an entry of tmp/ if nobody owns it any more. */
 static int cci_store_sweep_name(void *ctx, const char *name)
 {
-    struct cci_store_scan *scan = ctx;
-    char *path = cci_mem_printf("%s/%s", scan->dir, name);
+    const char *dir = ctx;
+    char *path = cci_mem_printf("%s/%s", dir, name);
     cci_fd fd = path ? cci_os_open(path, CCI_OS_RDONLY | CCI_OS_NOFOLLOW | CCI_OS_NONBLOCK, 0) : -ENOMEM;
     if (fd >= 0 && cci_os_flock(fd, CCI_OS_LOCK_EXCLUSIVE, false) == 0)
-        (void)cci_store_remove_dir(path);
+        (void)cci_remove_tree(path);
     cci_os_close(fd);
     cci_mem_free(path);
     return 0;
@@ -131,8 +91,7 @@ static void cci_store_sweep(const struct cci_store *s)
     char *dir = cci_store_path(s, "tmp", "");
     cci_fd lock = dir ? cci_os_open(dir, CCI_OS_RDONLY | CCI_OS_DIRECTORY, 0) : CCI_NO_FD;
     if (lock >= 0 && cci_os_flock(lock, CCI_OS_LOCK_EXCLUSIVE, false) == 0) {
-        struct cci_store_scan scan = {dir, 0, 0};
-        (void)cci_os_read_dir(dir, cci_store_sweep_name, &scan);
+        (void)cci_os_read_dir(dir, cci_store_sweep_name, dir);
     }
     cci_os_close(lock);
     cci_mem_free(dir);
@@ -180,7 +139,7 @@ done:
 static void cci_store_tmp_drop(struct cci_store_tmp *tmp)
 {
     if (tmp->path)
-        (void)cci_store_remove_dir(tmp->path);
+        (void)cci_remove_tree(tmp->path);
     cci_os_close(tmp->fd);
     cci_mem_free(tmp->path);
     tmp->path = NULL;

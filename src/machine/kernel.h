@@ -353,6 +353,7 @@ static cc_error_code cci_kernel_want(struct cci_modules *m, cc_error *err)
         {"overlay", true},
         {"virtio_rng", false},
         {"virtio_balloon", false},
+        {"virtiofs", false},
     };
     /* A modular ext4 wants "crc32c", which is an alias of these. */
     cc_error_code code = CC_OK;

@@ -100,12 +100,13 @@ static void cci_share_fill_entry(const struct cci_share *s, uint64_t number, con
     cci_share_fill_attr(s, sx, p + 40);
 }
 
-static void cci_share_put_attr(struct cci_share_req *r, const struct cci_os_statx *sx)
+static void cci_share_put_attr(struct cci_share_req *r, struct cci_share_use *use, const struct cci_os_statx *sx)
 {
     uint8_t reply[CCI_FUSE_ATTR_REPLY_SIZE] = {0};
     cci_put_le64(reply, CCI_SHARE_VALID_SECONDS);
     cci_share_fill_attr(r->share, sx, reply + 16);
     cci_share_put(r, reply, sizeof(reply));
+    cci_share_size_told(r->share, use->node, sx->size, false);
 }
 
 /* ---- GETATTR: flags 4, padding 4, handle 8 -------------------------------------------------------------------- */
@@ -118,9 +119,9 @@ static int cci_share_getattr(struct cci_share_req *r)
     if (result)
         return result;
     result = cci_os_statx_at(use.fd, "", &sx);
-    cci_share_done(r->share, &use);
     if (result == 0)
-        cci_share_put_attr(r, &sx);
+        cci_share_put_attr(r, &use, &sx);
+    cci_share_done(r->share, &use);
     return result;
 }
 
@@ -193,9 +194,9 @@ static int cci_share_setattr(struct cci_share_req *r)
     result = cci_share_set_all(r, &use);
     if (result == 0)
         result = cci_os_statx_at(use.fd, "", &sx);
-    cci_share_done(r->share, &use);
     if (result == 0)
-        cci_share_put_attr(r, &sx);
+        cci_share_put_attr(r, &use, &sx);
+    cci_share_done(r->share, &use);
     return result;
 }
 

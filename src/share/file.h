@@ -41,18 +41,18 @@ static int cci_share_put_handle(struct cci_share_req *r, struct cci_share_node *
     return 0;
 }
 
-/* Whether the guest's cached pages are still those of the file, which was last changed as `sx` says. -ESTALE when the
- * file is not the one of that name any more, and the guest should look again. */
+/* The file was just opened, and is as `sx` says: whether the guest's cached pages are still right. -ESTALE when the
+ * guest should look its name up again: it is not the file of that name any more, or has another size than the guest
+ * thinks, which is then taken as told, since not every open has a name to look up. */
 static int cci_share_is_unchanged(struct cci_share *s, struct cci_share_node *n, const struct cci_os_statx *sx)
 {
     cci_mutex_lock(&s->mutex);
-    int result =
-        n->opened && n->size == sx->size && n->changed.sec == sx->ctime.sec && n->changed.nsec == sx->ctime.nsec;
-    if (sx->nlink == 0 && !n->keep_fd && !n->handles)
+    int result = n->opened && n->changed.sec == sx->ctime.sec && n->changed.nsec == sx->ctime.nsec;
+    if ((sx->nlink == 0 && !n->keep_fd && !n->handles) || n->guest_size != sx->size)
         result = -ESTALE;
     n->opened = true;
-    n->size = sx->size;
     n->changed = sx->ctime;
+    n->guest_size = sx->size;
     cci_mutex_unlock(&s->mutex);
     return result;
 }
@@ -72,6 +72,8 @@ static int cci_share_open_existing(struct cci_share_req *r, const struct cci_sha
     if ((flags & CCI_OS_TRUNC) && (open_flags & CCI_FUSE_OPEN_KILL_PRIV))
         cci_share_kill_priv(fd);
     int result = cci_os_statx_at(fd, "", &sx);
+    if (flags & CCI_OS_TRUNC) /* the guest knows */
+        cci_share_size_told(r->share, use->node, sx.size, false);
     if (result == 0)
         result = cci_share_is_unchanged(r->share, use->node, &sx);
     if (result < 0) {
@@ -277,6 +279,8 @@ static int cci_share_write(struct cci_share_req *r)
     if (size > CCI_SHARE_QUICK_WRITE)
         cci_share_is_slow(r);
     int64_t n = cci_share_write_from(r, h->fd, cci_le64(r->args + 8), size, append ? CCI_OS_RWF_APPEND : 0);
+    if (n > 0)
+        cci_share_size_told(r->share, h->node, cci_le64(r->args + 8) + (uint64_t)n, true);
     cci_share_handle_put(r->share, h);
     return n < 0 ? (int)n : cci_share_put_written(r, (uint64_t)n);
 }
@@ -305,6 +309,8 @@ static int cci_share_fallocate(struct cci_share_req *r)
         return -EBADF;
     cci_share_is_slow(r);
     int result = cci_os_fallocate(h->fd, mode, cci_le64(r->args + 8), cci_le64(r->args + 16));
+    if (result == 0 && !(mode & 1))
+        cci_share_size_told(r->share, h->node, cci_le64(r->args + 8) + cci_le64(r->args + 16), true);
     cci_share_handle_put(r->share, h);
     return result;
 }
@@ -342,6 +348,8 @@ static int cci_share_copy_file_range(struct cci_share_req *r)
     if (from && to)
         n = cci_os_copy_range(from->fd, cci_le64(a + 8), to->fd, cci_le64(a + 32),
                               want < CCI_SHARE_COPY_MAX ? (size_t)want : CCI_SHARE_COPY_MAX);
+    if (n > 0)
+        cci_share_size_told(r->share, to->node, cci_le64(a + 32) + (uint64_t)n, true);
     if (from)
         cci_share_handle_put(r->share, from);
     if (to)

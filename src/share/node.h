@@ -350,8 +350,10 @@ static uint64_t cci_share_enter(struct cci_share *s, struct cci_share_node *pare
         n = cci_share_new_node(s, &key);
     bool usable = n && (known || copy || !parent || n == s->root);
     uint64_t number = usable ? n->number : 0;
-    if (usable)
+    if (usable) {
         n->lookups++;
+        n->guest_size = sx->size;
+    }
     if (usable && copy) {
         cci_share_move(s, n, parent, copy);
         cci_share_set_keep(s, n, false);
@@ -360,6 +362,14 @@ static uint64_t cci_share_enter(struct cci_share *s, struct cci_share_node *pare
     }
     cci_mutex_unlock(&s->mutex);
     return number;
+}
+
+/* The guest is told of the file's size, or, if `grown`, takes it to be at least that, for what it has written. */
+static void cci_share_size_told(struct cci_share *s, struct cci_share_node *n, uint64_t size, bool grown)
+{
+    cci_mutex_lock(&s->mutex);
+    n->guest_size = grown ? CCI_MAX(size, n->guest_size) : size;
+    cci_mutex_unlock(&s->mutex);
 }
 
 /* The guest forgets `count` lookups, or takes back one that it was not told of. */

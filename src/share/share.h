@@ -20,16 +20,17 @@
  * neither shown nor set. Identity: numbers are the same on both sides; this wants root.
  *
  * Caching. Attributes and names are good for CCI_SHARE_VALID_SECONDS in the guest, so it sees what was changed on the
- * host after that time; opening a file looks anew, and drops the guest's cached pages if the file has changed since
- * it was last opened. That a name does not exist is never cached. Writes go through to the host at once (no writeback
- * cache: with it the guest would take itself for the only one who changes sizes).
+ * host after that time. Opening a file looks anew: cached pages are dropped if the file has changed since it was last
+ * opened; and if its size is not what the guest takes it for, the answer is ESTALE, once, at which the guest's kernel
+ * looks the name up again, and so learns the size, before it opens. That a name does not exist is never cached. Writes
+ * go through to the host at once (no writeback cache: with it the guest would take itself for the only one who changes
+ * sizes).
  */
 #ifndef CCI_SHARE_SHARE_H
 #define CCI_SHARE_SHARE_H
 
 #include "../base/error.h"
 #include "../base/iov.h"
-#include "../base/os_share_linux.h"
 #include "slots.h"
 #include "wire.h"
 
@@ -68,9 +69,9 @@ struct cci_share_node {
     bool keep_fd;     /* no name leads to it any more, or it is the root: fd is not given up */
     struct cci_share_node *older, *newer; /* in the list of descriptors that could be closed */
     struct cci_share_handle *handles;     /* the guest's open files of this node */
-    bool opened;                          /* the following two are what they were when it was last opened */
+    bool opened;                          /* the guest has opened it before, when it was changed last at: */
     struct cci_os_statx_time changed;
-    uint64_t size;
+    uint64_t guest_size; /* of a file: what the guest takes for its size */
 };
 
 /* An open file or directory of the guest. */

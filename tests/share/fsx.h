@@ -11,6 +11,10 @@
 
 #define FSX_MAX 300000
 
+#ifndef FALLOC_FL_ZERO_RANGE /* musl has it elsewhere */
+#define FALLOC_FL_ZERO_RANGE 16
+#endif
+
 struct fsx {
     uint64_t random;
     int fd[2];

@@ -17,6 +17,6 @@ int main(int argc, char **argv)
     else if (strcmp(argv[1], "readonly") == 0)
         RUN(posix_read_only);
     else
-        fsx_all(2000);
+        fsx_all(100);
     return check_done();
 }

