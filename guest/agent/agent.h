@@ -281,8 +281,8 @@ bool slow_file(int fd);   /* this file is on one */
 void system_configure(uint64_t id, struct cci_proto_reader *in);
 void system_shutdown(uint64_t id);
 
-void stop_request(uint64_t id, struct cci_proto_reader *in); /* stop.c */
-void stop_check(void);                                       /* commands may have ended */
+void stop_request(uint64_t id, struct cci_proto_reader *in);  /* stop.c */
+void stop_check(void);                                        /* commands may have ended */
 void mount_request(uint64_t id, struct cci_proto_reader *in); /* mount.c */
 
 #endif
