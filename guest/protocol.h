@@ -45,7 +45,9 @@
  *   over when its REPLY and the END of every announced stream have been seen.
  *
  *   Pipes of a command are streams that need no announcement: once STARTED has come the host dials and
- *   attaches each. Until then the program's end of a pipe is neither read nor written to. Standard input
+ *   attaches each. Until then the program's end of a pipe is neither read nor written to. The agent
+ *   confirms each with an empty DATA frame: a connection that is closed before it has come about takes
+ *   what was written to it along, and the program would wait for its stream for ever. Standard input
  *   carries DATA to the agent; that the host closes the connection is its END, and the agent closes it
  *   when the program has closed its end or has ended.
  */

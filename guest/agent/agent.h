@@ -159,6 +159,7 @@ struct feed {
     struct request *request;
     uint32_t channel;
     enum { FEED_GATHER, FEED_ANNOUNCED, FEED_ATTACHED, FEED_TAIL, FEED_DROP, FEED_DONE } state;
+    bool held;       /* a pipe: ATTACH is confirmed */
     bool tty;        /* a terminal: EIO is its end */
     bool pollable;   /* epoll can watch the descriptor (a regular file it cannot) */
     bool ended;      /* END is staged or sent */

@@ -242,6 +242,7 @@ void feed_start(struct feed *f)
 
 void feed_hold(struct feed *f)
 {
+    f->held = true;
     f->state = FEED_ANNOUNCED;
     loop_watch(&f->src, QUIET);
 }
@@ -277,7 +278,7 @@ void feed_attach(struct feed *f, struct conn *c)
     f->state = FEED_ATTACHED;
     grow(f, CCI_PROTO_MAX_DATA);
     /* limit + 1 bytes were gathered, and INLINE is less than MAX_DATA: one frame. */
-    if (f->len)
+    if (f->len || f->held)
         stage(f, CCI_MSG_DATA, f->len);
     f->len = 0;
     pump(f);

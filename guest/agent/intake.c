@@ -64,7 +64,9 @@ void intake_attach(struct intake *t, struct conn *c)
     t->attached = true;
     t->conn = c;
     c->intake = t;
-    if (t->src.fd < 0) { /* the program was quicker */
+    cci_proto_store_header(t->head, 0, CCI_MSG_DATA, 0);
+    /* A fresh connection takes that much. The program may have been quicker, and be gone. */
+    if (conn_send(c, t->head, CCI_PROTO_HEADER) != CCI_PROTO_HEADER || t->src.fd < 0) {
         intake_end(t);
         return;
     }

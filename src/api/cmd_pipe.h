@@ -140,9 +140,10 @@ static void cci_cmd_close_pipes(struct cci_cmd *c)
 /* The program runs: connects a pipe, unless it was closed meanwhile; then the program sees that. */
 static cc_error_code cci_cmd_pipe_attach(struct cci_cmd *c, uint32_t channel, cc_error *err)
 {
+    const struct cci_wait wait = {CCI_FOREVER, c->cancel};
     struct cci_pipe *pipe;
     struct cci_object *o = NULL;
-    cc_error_code code = cci_exec_pipe(c->exec, channel, &pipe, err);
+    cc_error_code code = cci_exec_pipe(c->exec, channel, &pipe, &wait, err);
     if (code)
         return code;
     cc_handle h = c->io[channel].handle;

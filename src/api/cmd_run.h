@@ -16,7 +16,7 @@ static void cci_cmd_on_timeout(void *ctx)
 {
     struct cci_cmd *c = ctx;
     cci_monitor_lock(&c->monitor);
-    bool finished = c->finished;
+    bool finished = c->finished || (c->exec && cci_exec_is_over(c->exec)); /* or nobody has asked yet */
     c->timed_out = !finished;
     cci_monitor_unlock(&c->monitor);
     if (!finished)
@@ -32,13 +32,13 @@ static void cci_cmd_start_timer(struct cci_cmd *c)
     cci_loop_set_alarm(&c->inst->vm.loop, &c->timeout, cci_api_deadline(c->timeout_seconds));
 }
 
-/* A wait ended with `code`: what ended it, if that was the time-out. */
+/* A wait ended with `code`: what ended it or the program, if that was the time-out. */
 static cc_error_code cci_cmd_why(struct cci_cmd *c, cc_error_code code, cc_error *err)
 {
     cci_monitor_lock(&c->monitor);
     bool timed_out = c->timed_out;
     cci_monitor_unlock(&c->monitor);
-    if (code != CC_ERR_CANCELLED || !timed_out)
+    if (!timed_out || (code != CC_OK && code != CC_ERR_CANCELLED))
         return code;
     return cci_fail(err, CC_ERR_TIMEOUT, c->argv.at[0], "the command's time-out of %g seconds passed, so it was killed",
                     c->timeout_seconds);
@@ -152,7 +152,7 @@ static cc_error_code cci_cmd_finish(struct cci_cmd *c, int *exit_code, cc_error 
         c->waiting = true;
     cci_monitor_unlock(&c->monitor);
     if (finished)
-        return CC_OK;
+        return cci_cmd_why(c, CC_OK, err);
     cc_error_code code = cci_exec_wait(exec, &wait, &result, err);
     if (code == CC_OK)
         code = cci_cmd_finish_io(c, &wait, err);

@@ -185,6 +185,7 @@ static void cci_cmd_io_main(void *ctx)
 /* The program runs: starts the copy of one stream. */
 static cc_error_code cci_cmd_io_start(struct cci_cmd *c, uint32_t channel, cc_error *err)
 {
+    const struct cci_wait wait = {CCI_FOREVER, c->cancel};
     struct cci_cmd_io *io = &c->io[channel];
     io->cmd = c;
     io->is_input = channel == CCI_CHANNEL_STDIN;
@@ -195,7 +196,7 @@ static cc_error_code cci_cmd_io_start(struct cci_cmd *c, uint32_t channel, cc_er
     io->stop = cci_os_eventfd();
     if (io->stop < 0)
         return cci_fail_errno(err, CC_ERR_IO, -io->stop, NULL, "cannot make a descriptor: too many open files?");
-    cc_error_code code = cci_exec_pipe(c->exec, channel, &io->pipe, err);
+    cc_error_code code = cci_exec_pipe(c->exec, channel, &io->pipe, &wait, err);
     if (code)
         return code;
     cci_object_ref(&c->object); /* the thread's */

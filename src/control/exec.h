@@ -265,9 +265,10 @@ static cc_error_code cci_exec_resize(struct cci_control *ctl, const struct cci_e
 }
 
 /* Attaches to a piped channel of a command that has started: once each. The pipe is to be freed before the command. */
-static cc_error_code cci_exec_pipe(struct cci_exec *e, uint32_t channel, struct cci_pipe **out, cc_error *err)
+static cc_error_code cci_exec_pipe(struct cci_exec *e, uint32_t channel, struct cci_pipe **out,
+                                   const struct cci_wait *wait, cc_error *err)
 {
-    return cci_pipe_open(e->call.control, e->call.id, channel, out, err);
+    return cci_pipe_open(e->call.control, e->call.id, channel, out, wait, err);
 }
 
 /* The same without an answer: nothing happens when the command has ended. */

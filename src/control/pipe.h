@@ -62,9 +62,37 @@ static void cci_pipe_free(struct cci_pipe *p)
     cci_mem_free(p);
 }
 
+/* The connection is no more: CC_ERR_NOT_RUNNING when the guest is not either, else what was said. */
+static cc_error_code cci_pipe_lost(struct cci_pipe *p, int sys_errno, const char *what, const struct cci_wait *wait,
+                                   cc_error *err)
+{
+    cci_error_release(err);
+    cc_error_code code =
+        cci_control_ask(p->control, CCI_MSG_PING, cci_control_put_nothing, NULL, wait, "the guest's agent", err);
+    return code ? code : cci_fail_errno(err, CC_ERR_IO, sys_errno, NULL, "%s", what);
+}
+
+/* Waits for the agent's confirmation: an empty DATA frame. A program that has ended meanwhile has no input to confirm,
+ * and its connection is closed; the first write will tell. */
+static cc_error_code cci_pipe_confirm(struct cci_pipe *p, const struct cci_wait *wait, cc_error *err)
+{
+    size_t got = 1;
+    for (size_t at = 0; at < sizeof(p->head) && got; at += got) {
+        cc_error_code code = cci_stream_io_read(&p->io, p->head + at, sizeof(p->head) - at, &got, wait, err);
+        if (code == CC_ERR_IO || code == CC_ERR_NOT_RUNNING)
+            return cci_pipe_lost(p, EPIPE, "the connection to the guest broke as it was made", wait, err);
+        if (code)
+            return code;
+    }
+    const struct cci_proto_header h = cci_proto_load_header(p->head);
+    if (got && (h.type != CCI_MSG_DATA || h.length))
+        return cci_fail(err, CC_ERR_IO, NULL, "the guest's agent sent a stream that breaks the protocol");
+    return CC_OK;
+}
+
 /* Attaches to channel `channel` of request `id`, an EXEC that has STARTED. */
 static cc_error_code cci_pipe_open(struct cci_control *ctl, uint64_t id, uint32_t channel, struct cci_pipe **out,
-                                   cc_error *err)
+                                   const struct cci_wait *wait, cc_error *err)
 {
     struct cci_pipe *p = cci_mem_zalloc(1, sizeof(*p));
     *out = NULL;
@@ -79,6 +107,8 @@ static cc_error_code cci_pipe_open(struct cci_control *ctl, uint64_t id, uint32_
     cci_monitor_init(&p->turn);
     cci_stream_io_begin(&p->io, p->stream);
     code = cci_pipe_attach(p, id, channel, err);
+    if (code == CC_OK)
+        code = cci_pipe_confirm(p, wait, err);
     if (code)
         cci_pipe_free(p);
     else
@@ -121,16 +151,6 @@ static void cci_pipe_interrupt(struct cci_pipe *p)
     cci_cond_wake(&p->turn.cond);
     cci_monitor_unlock(&p->turn);
     cci_stream_io_interrupt(&p->io);
-}
-
-/* The connection is no more: CC_ERR_NOT_RUNNING when the guest is not either, else what was said. */
-static cc_error_code cci_pipe_lost(struct cci_pipe *p, int sys_errno, const char *what, const struct cci_wait *wait,
-                                   cc_error *err)
-{
-    cci_error_release(err);
-    cc_error_code code =
-        cci_control_ask(p->control, CCI_MSG_PING, cci_control_put_nothing, NULL, wait, "the guest's agent", err);
-    return code ? code : cci_fail_errno(err, CC_ERR_IO, sys_errno, NULL, "%s", what);
 }
 
 /* ---- Reading ---------------------------------------------------------------------------------------------- */

@@ -42,11 +42,11 @@ static void start_spec(struct agent *a, struct run *r, const struct cci_exec_spe
     CHECK_OK(cci_exec_begin(a->ctl, s, &r->e, &err), err);
     CHECK_OK(cci_exec_started(r->e, &agent_forever, &err), err);
     if (s->stdin_piped)
-        CHECK_OK(cci_exec_pipe(r->e, CCI_CHANNEL_STDIN, &r->in, &err), err);
+        CHECK_OK(cci_exec_pipe(r->e, CCI_CHANNEL_STDIN, &r->in, &agent_forever, &err), err);
     if (s->stdout_piped)
-        CHECK_OK(cci_exec_pipe(r->e, CCI_CHANNEL_STDOUT, &r->out, &err), err);
+        CHECK_OK(cci_exec_pipe(r->e, CCI_CHANNEL_STDOUT, &r->out, &agent_forever, &err), err);
     if (s->stderr_piped)
-        CHECK_OK(cci_exec_pipe(r->e, CCI_CHANNEL_STDERR, &r->err, &err), err);
+        CHECK_OK(cci_exec_pipe(r->e, CCI_CHANNEL_STDERR, &r->err, &agent_forever, &err), err);
 }
 
 /* With the pipes named in `which`: i, o, e. */
