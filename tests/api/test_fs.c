@@ -214,6 +214,90 @@ static void test_read_dir(void)
     CHECK(!e && n == 0);
 }
 
+static void told(const cc_copy_progress *p, void *user_data)
+{
+    cc_copy_progress *last = user_data;
+    CHECK(p->bytes >= last->bytes && p->path);
+    *last = *p;
+    last->path = NULL;
+}
+
+/* A tree into the guest, changed there, and out again. */
+static void test_copies(void)
+{
+    char dir[] = "/tmp/cc-copy-XXXXXX", path[400];
+    cc_copy_progress last = {0};
+    cc_copy_options o = {0};
+    cc_cancel_token token;
+    CHECK(mkdtemp(dir) != NULL);
+    (void)snprintf(path, sizeof(path),
+                   "cd %s && mkdir -p t/sub && echo hello >t/f && ln t/f t/sub/hard && ln -s ../f t/sub/l && "
+                   "head -c 3000000 /dev/urandom >t/big && chmod 750 t/sub && chmod 4711 t/f",
+                   dir);
+    CHECK(system(path) == 0);
+    o.progress = told;
+    o.user_data = &last;
+    (void)snprintf(path, sizeof(path), "%s/t", dir);
+    CHECK_OK(cc_fs_copy_in(vm, path, "/srv", &o, &err), err);
+    CHECK(last.bytes == 3000006 && last.entries == 6 && last.skipped == 0);
+    CHECK_EQ_STR(sh("cd /srv; stat -c '%a %u %g %h' f sub; readlink sub/l; cat sub/hard; md5sum <big >big.md5"),
+                 "711 0 0 2\n750 0 0 2\n../f\nhello\n");
+    CHECK_EQ_INT(code, 0);
+    (void)snprintf(path, sizeof(path), "%s/back", dir);
+    CHECK_OK(cc_fs_copy_out(vm, "/srv/.", path, NULL, &err), err);
+    (void)snprintf(
+        path, sizeof(path),
+        "cd %s && [ \"$(cat back/big.md5)\" = \"$(md5sum <back/big)\" ] && rm back/big.md5 && diff -r t back && "
+        "[ $(stat -c %%h back/f) = 2 ]",
+        dir);
+    CHECK(system(path) == 0);
+    CHECK_EQ_INT(outcome(cc_fs_copy_out(vm, "/no/such", dir, NULL, &err), "copy_out", "/no/such"), 2);
+    CHECK_EQ_INT(outcome(cc_fs_copy_in(vm, dir, "/no/such/place", NULL, &err), "copy_in", "/no/such/place"), 2);
+    CHECK_EQ_INT(cc_fs_copy_in(vm, NULL, "/x", NULL, NULL), CC_ERR_INVALID_ARGUMENT);
+    CHECK_OK(cc_cancel_token_new(&token, &err), err);
+    CHECK_OK(cc_cancel_token_cancel(token, &err), err);
+    o = (cc_copy_options){0};
+    o.cancel = token;
+    CHECK_EQ_INT(cc_fs_copy_out(vm, "/srv", dir, &o, NULL), CC_ERR_CANCELLED);
+    cc_cancel_token_free(token);
+    (void)snprintf(path, sizeof(path), "rm -rf %s", dir);
+    CHECK(system(path) == 0);
+}
+
+static void expect_event(cc_watch w, uint32_t kind, const char *name)
+{
+    cc_watch_event e;
+    CHECK_OK(cc_watch_read(w, &e, &err), err);
+    CHECK_EQ_INT(e.kind, kind);
+    CHECK_EQ_STR(e.name, name);
+    cc_watch_event_free(&e);
+}
+
+static void test_watch(void)
+{
+    cc_watch_event e;
+    cc_watch w;
+    (void)sh("mkdir /w");
+    CHECK_OK(cc_fs_watch(vm, "/w", &w, &err), err);
+    CHECK_EQ_INT(cc_watch_read_with(w, 0.05, 0, &e, NULL), CC_ERR_TIMEOUT);
+    CHECK_OK(cc_fs_write_file(vm, "/w/f", (const uint8_t *)"x", 1, 0600, &err), err);
+    expect_event(w, CC_WATCH_CREATE, "f");
+    expect_event(w, CC_WATCH_MODIFY, "f");
+    expect_event(w, CC_WATCH_CLOSE_WRITE, "f");
+    CHECK_OK(cc_fs_rename(vm, "/w/f", "/w/g", &err), err);
+    expect_event(w, CC_WATCH_MOVED_FROM, "f");
+    expect_event(w, CC_WATCH_MOVED_TO, "g");
+    CHECK_OK(cc_fs_remove_all(vm, "/w", &err), err);
+    expect_event(w, CC_WATCH_DELETE, "g");
+    expect_event(w, CC_WATCH_DELETE_SELF, "");
+    expect_event(w, CC_WATCH_END, "");
+    expect_event(w, CC_WATCH_END, "");
+    CHECK_OK(cc_watch_close(w, &err), err);
+    CHECK_EQ_INT(cc_watch_close(w, NULL), CC_ERR_ALREADY_CLOSED);
+    CHECK_EQ_INT(cc_watch_read(w, &e, NULL), CC_ERR_ALREADY_CLOSED);
+    CHECK_EQ_INT(outcome(cc_fs_watch(vm, "/w", &w, &err), "watch", "/w"), 2);
+}
+
 struct reader {
     pthread_t thread;
     cc_file f;
@@ -229,11 +313,21 @@ static void *read_one(void *arg)
     return NULL;
 }
 
+static void *read_event(void *arg)
+{
+    struct reader *r = arg;
+    cc_watch_event e;
+    r->code = cc_watch_read(r->f, &e, NULL);
+    return NULL;
+}
+
 /* A read that waits ends with the file, or with the instance. */
 static void test_ends(void)
 {
-    struct reader r[2];
+    struct reader r[3];
     cc_file left;
+    CHECK_OK(cc_fs_watch(vm, "/etc", &r[2].f, &err), err);
+    CHECK(pthread_create(&r[2].thread, NULL, read_event, &r[2]) == 0);
     (void)sh("mkfifo /fifo");
     for (int i = 0; i < 2; i++) {
         CHECK_OK(cc_fs_open(vm, "/fifo", &r[i].f, &err), err);
@@ -246,6 +340,8 @@ static void test_ends(void)
     CHECK_OK(cc_instance_close(vm, &err), err);
     pthread_join(r[1].thread, NULL);
     CHECK(r[1].code == CC_ERR_NOT_RUNNING || r[1].code == CC_ERR_ALREADY_CLOSED);
+    pthread_join(r[2].thread, NULL);
+    CHECK(r[2].code == CC_ERR_NOT_RUNNING || r[2].code == CC_ERR_ALREADY_CLOSED);
     CHECK_EQ_INT(cc_file_sync(left, NULL), CC_ERR_ALREADY_CLOSED);
     CHECK_EQ_INT(cc_file_close(left, NULL), CC_ERR_ALREADY_CLOSED);
     cc_shutdown();
@@ -260,6 +356,8 @@ int main(void)
     RUN(test_open_file);
     RUN(test_large);
     RUN(test_read_dir);
+    RUN(test_copies);
+    RUN(test_watch);
     RUN(test_ends);
     return check_done();
 }
