@@ -58,7 +58,7 @@ static cc_error_code cci_file_new(cc_instance inst, const char *path, int flags,
                                   cc_error *err)
 {
     const int known = CC_O_WRONLY | CC_O_RDWR | CC_O_APPEND | CC_O_CREATE | CC_O_TRUNC | CC_O_EXCL;
-    struct cci_instance *i;
+    struct cci_instance *i = NULL;
     cci_error_clear(err);
     if (out)
         *out = 0;
@@ -138,7 +138,7 @@ CC_API cc_error_code cc_file_close(cc_file file, cc_error *err)
 CC_API cc_error_code cc_file_read(cc_file file, uint8_t *buf, size_t len, size_t *n, cc_error *err)
 {
     const struct cci_wait wait = CCI_WAIT_FOREVER;
-    struct cci_file *f;
+    struct cci_file *f = NULL;
     cci_error_clear(err);
     if (n)
         *n = 0;
@@ -155,7 +155,7 @@ CC_API cc_error_code cc_file_read(cc_file file, uint8_t *buf, size_t len, size_t
 CC_API cc_error_code cc_file_write(cc_file file, const uint8_t *buf, size_t len, size_t *n, cc_error *err)
 {
     const struct cci_wait wait = CCI_WAIT_FOREVER;
-    struct cci_file *f;
+    struct cci_file *f = NULL;
     cci_error_clear(err);
     if (n)
         *n = 0;
@@ -173,7 +173,7 @@ CC_API cc_error_code cc_file_seek(cc_file file, int64_t offset, cc_seek_whence w
                                   cc_error *err)
 {
     const struct cci_wait wait = CCI_WAIT_FOREVER;
-    struct cci_file *f;
+    struct cci_file *f = NULL;
     uint64_t at = 0;
     cci_error_clear(err);
     if (new_offset)
@@ -194,7 +194,7 @@ CC_API cc_error_code cc_file_seek(cc_file file, int64_t offset, cc_seek_whence w
 static cc_error_code cci_file_do(cc_file file, const char *op, uint32_t type, uint64_t n, cc_error *err)
 {
     const struct cci_wait wait = CCI_WAIT_FOREVER;
-    struct cci_file *f;
+    struct cci_file *f = NULL;
     cci_error_clear(err);
     cc_error_code code = cci_file_enter(file, &f, err);
     if (code == CC_OK) {
@@ -218,7 +218,7 @@ CC_API cc_error_code cc_file_stat(cc_file file, cc_file_info *out, cc_error *err
 {
     const struct cci_wait wait = CCI_WAIT_FOREVER;
     struct cci_file_stat st;
-    struct cci_file *f;
+    struct cci_file *f = NULL;
     cci_error_clear(err);
     if (out)
         memset(out, 0, sizeof(*out));
@@ -234,7 +234,7 @@ CC_API cc_error_code cc_file_stat(cc_file file, cc_file_info *out, cc_error *err
 
 CC_API char *cc_file_name(cc_file file)
 {
-    struct cci_file *f;
+    struct cci_file *f = NULL;
     if (cci_file_enter(file, &f, NULL) != CC_OK)
         return NULL;
     char *name = cci_mem_strdup(f->open.path);

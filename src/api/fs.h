@@ -18,7 +18,7 @@ static cc_error_code cci_fs_enter(cc_instance inst, const char *path, const void
 
 CC_API cc_error_code cc_fs_read_file(cc_instance inst, const char *path, uint8_t **out, size_t *len, cc_error *err)
 {
-    struct cci_instance *i;
+    struct cci_instance *i = NULL;
     const struct cci_wait wait = CCI_WAIT_FOREVER;
     cci_error_clear(err);
     if (out)
@@ -36,7 +36,7 @@ CC_API cc_error_code cc_fs_read_file(cc_instance inst, const char *path, uint8_t
 CC_API cc_error_code cc_fs_write_file(cc_instance inst, const char *path, const uint8_t *data, size_t len,
                                       cc_file_mode perm, cc_error *err)
 {
-    struct cci_instance *i;
+    struct cci_instance *i = NULL;
     const struct cci_wait wait = CCI_WAIT_FOREVER;
     cci_error_clear(err);
     cc_error_code code = CC_OK;
@@ -83,7 +83,7 @@ static cc_error_code cci_fs_info(const char *path, const struct cci_file_stat *s
 /* stat and lstat. */
 static cc_error_code cci_fs_stat(cc_instance inst, const char *path, bool nofollow, cc_file_info *out, cc_error *err)
 {
-    struct cci_instance *i;
+    struct cci_instance *i = NULL;
     struct cci_file_stat st;
     const struct cci_wait wait = CCI_WAIT_FOREVER;
     cci_error_clear(err);

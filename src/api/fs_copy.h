@@ -22,8 +22,8 @@ static cc_error_code cci_fs_copy(cc_instance inst, cci_fs_copy_fn fn, const char
                                  const cc_copy_options *opts, cc_error *err)
 {
     cc_copy_options o = {0};
-    struct cci_instance *i;
-    struct cci_cancel *token;
+    struct cci_instance *i = NULL;
+    struct cci_cancel *token = NULL;
     cci_error_clear(err);
     if (!from || !to)
         return cci_api_null(from ? "the destination" : "the source", err);

@@ -10,7 +10,7 @@
 /* A call whose result is success or an error. */
 static cc_error_code cci_fs_do(cc_instance inst, const char *op, const struct cci_path_request *r, cc_error *err)
 {
-    struct cci_instance *i;
+    struct cci_instance *i = NULL;
     const struct cci_wait wait = CCI_WAIT_FOREVER;
     cci_error_clear(err);
     cc_error_code code = cci_fs_enter(inst, r->path, "", &i, err);
@@ -99,7 +99,7 @@ CC_API cc_error_code cc_fs_chtimes(cc_instance inst, const char *path, int64_t a
 
 CC_API cc_error_code cc_fs_readlink(cc_instance inst, const char *path, char **out, cc_error *err)
 {
-    struct cci_instance *i;
+    struct cci_instance *i = NULL;
     const struct cci_wait wait = CCI_WAIT_FOREVER;
     cci_error_clear(err);
     if (out)
@@ -116,7 +116,7 @@ CC_API cc_error_code cc_fs_statfs(cc_instance inst, const char *path, cc_fs_info
 {
     const struct cci_path_request r = {CCI_MSG_STATFS, path, NULL, 0, {0}};
     const struct cci_wait wait = CCI_WAIT_FOREVER;
-    struct cci_instance *i;
+    struct cci_instance *i = NULL;
     uint64_t n[9];
     cci_error_clear(err);
     if (out)
@@ -136,7 +136,7 @@ CC_API cc_error_code cc_fs_statfs(cc_instance inst, const char *path, cc_fs_info
 CC_API cc_error_code cc_fs_read_dir(cc_instance inst, const char *path, cc_dir_entry **out, size_t *count,
                                     cc_error *err)
 {
-    struct cci_instance *i;
+    struct cci_instance *i = NULL;
     const struct cci_wait wait = CCI_WAIT_FOREVER;
     cci_error_clear(err);
     if (out)

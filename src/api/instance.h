@@ -59,9 +59,9 @@ static cc_error_code cci_instance_enter(cc_instance inst, struct cci_instance **
 {
     struct cci_object *o;
     cc_error_code code = cci_handle_get(inst, CCI_KIND_INSTANCE, &o, err);
+    *out = (struct cci_instance *)o;
     if (code)
         return code;
-    *out = (struct cci_instance *)o;
     code = cci_instance_enter_object(*out, err);
     cci_object_unref(o); /* while inside, the closing thread keeps the object */
     return code;

@@ -48,7 +48,7 @@ static cc_error_code cci_watch_new(struct cci_instance *i, const char *path, cc_
 
 CC_API cc_error_code cc_fs_watch(cc_instance inst, const char *path, cc_watch *out, cc_error *err)
 {
-    struct cci_instance *i;
+    struct cci_instance *i = NULL;
     cci_error_clear(err);
     if (out)
         *out = 0;

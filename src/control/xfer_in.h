@@ -53,6 +53,7 @@ struct cci_xfer_in {
     char what[256];                  /* END's */
     cci_fd file;                     /* the regular file that is being filled, or CCI_NO_FD */
     uint64_t at;                     /* bytes in it */
+    bool hole;                       /* the last of them are one */
     char file_name[256];             /* in the lowest level */
     unsigned depth;                  /* levels in use */
     struct cci_buf path;             /* of what is at work, for messages, with a NUL behind it */
@@ -109,7 +110,7 @@ static int cci_xfer_finish_file(struct cci_xfer_in *t)
     const struct cci_xfer_entry *e = &t->entry;
     if (t->file < 0)
         return 0;
-    int r = cci_os_truncate(t->file, t->at); /* a hole at its end */
+    int r = t->hole ? cci_os_truncate(t->file, t->at) : 0;
     if (r == 0)
         r = cci_xfer_finish_fd(t, t->file, e->mode, e->uid, e->gid, e->mtime_sec, e->mtime_nsec);
     cci_os_close(t->file);
@@ -161,14 +162,19 @@ static int cci_xfer_clear(cci_fd dir, const char *name)
 
 static int cci_xfer_make_file(struct cci_xfer_in *t, cci_fd dir, const char *name)
 {
-    int r = cci_xfer_clear(dir, name);
-    if (r)
-        return r;
-    cci_fd fd = cci_os_open_at(dir, name, CCI_OS_WRONLY | CCI_OS_CREATE | CCI_OS_EXCL, 0600);
+    const int flags = CCI_OS_WRONLY | CCI_OS_CREATE | CCI_OS_EXCL;
+    cci_fd fd = cci_os_open_at(dir, name, flags, 0600);
+    if (fd == -EEXIST) {
+        int r = cci_xfer_clear(dir, name);
+        if (r)
+            return r;
+        fd = cci_os_open_at(dir, name, flags, 0600);
+    }
     if (fd < 0)
         return fd;
     t->file = fd;
     t->at = 0;
+    t->hole = false;
     (void)snprintf(t->file_name, sizeof(t->file_name), "%s", name);
     return 0;
 }
@@ -353,6 +359,7 @@ static int cci_xfer_on_bytes(struct cci_xfer_in *t, const uint8_t *p, uint64_t n
     if (t->max_bytes && (n > t->max_bytes || t->bytes > t->max_bytes - n))
         return -EDQUOT;
     int r = p ? cci_os_pwrite_all(t->file, p, (size_t)n, t->at) : 0;
+    t->hole = !p;
     t->at += n;
     t->bytes += n;
     return r ? r : t->step(t->ctx);

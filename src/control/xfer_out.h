@@ -306,8 +306,9 @@ static int cci_xfer_put(struct cci_xfer_out *t, cci_fd dir, const char *name, co
     return 0;
 }
 
-/* The next name in the lowest directory; NULL at its end, or with *r set. */
-static const char *cci_xfer_next(struct cci_xfer_dir *d, int *r)
+/* The next name in the lowest directory, and whether it is known to be a regular file; NULL at its end, or with *r
+ * set. */
+static const char *cci_xfer_next(struct cci_xfer_dir *d, bool *is_file, int *r)
 {
     for (;;) {
         if (d->at == d->got) {
@@ -319,6 +320,7 @@ static const char *cci_xfer_next(struct cci_xfer_dir *d, int *r)
             d->got = (size_t)n;
         }
         const char *name = (const char *)d->names + d->at + 19;
+        *is_file = d->names[d->at + 18] == 8; /* DT_REG; a file system need not say */
         d->at += cci_le16(d->names + d->at + 16);
         if (strcmp(name, ".") != 0 && strcmp(name, "..") != 0)
             return name;
@@ -343,11 +345,12 @@ static int cci_xfer_send(struct cci_xfer_out *t, const char *path, bool follow)
     int r = cci_xfer_put(t, CCI_OS_AT_CWD, path, "", follow);
     while (r == 0 && t->depth) {
         struct cci_xfer_dir *d = &t->dirs[t->depth - 1];
-        const char *name = cci_xfer_next(d, &r);
+        bool is_file = false;
+        const char *name = cci_xfer_next(d, &is_file, &r);
         if (name) {
             if (!cci_xfer_set_path(t, d->path_len, name))
                 return -ENOMEM;
-            r = cci_xfer_put(t, d->fd, name, name, false);
+            r = is_file ? cci_xfer_put_file(t, d->fd, name, name, false) : cci_xfer_put(t, d->fd, name, name, false);
             if (r == -ENOENT)
                 r = 0; /* gone meanwhile */
         } else if (r == 0) {
