@@ -50,7 +50,7 @@ static int cci_share_is_unchanged(struct cci_share *s, struct cci_share_node *n,
     int result = n->opened && n->changed.sec == sx->ctime.sec && n->changed.nsec == sx->ctime.nsec;
     if ((sx->nlink == 0 && !n->keep_fd && !n->handles) || n->guest_size != sx->size)
         result = -ESTALE;
-    n->opened = true;
+    n->opened = result >= 0;
     n->changed = sx->ctime;
     n->guest_size = sx->size;
     cci_mutex_unlock(&s->mutex);
