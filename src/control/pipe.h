@@ -39,17 +39,16 @@ struct cci_pipe {
     size_t end_done;                /* bytes of it received */
 };
 
-/* ATTACH fits what a fresh connection takes at once, so this does not wait. */
-static cc_error_code cci_pipe_attach(struct cci_pipe *p, uint64_t id, uint32_t channel, cc_error *err)
+static cc_error_code cci_pipe_attach(struct cci_pipe *p, uint64_t id, uint32_t channel, const struct cci_wait *wait,
+                                     cc_error *err)
 {
-    const struct cci_wait forever = CCI_WAIT_FOREVER;
     uint8_t frame[CCI_PIPE_ATTACH];
     struct cci_proto_writer w = {frame + CCI_PROTO_HEADER, sizeof(frame) - CCI_PROTO_HEADER, 0};
     size_t done;
     cci_proto_store_header(frame, (uint32_t)w.cap, CCI_MSG_ATTACH, id);
     cci_proto_put64(&w, id);
     cci_proto_put32(&w, channel);
-    return cci_stream_io_write(&p->io, frame, sizeof(frame), &done, &forever, err);
+    return cci_stream_io_write(&p->io, frame, sizeof(frame), &done, wait, err);
 }
 
 static void cci_pipe_free(struct cci_pipe *p)
@@ -106,7 +105,7 @@ static cc_error_code cci_pipe_open(struct cci_control *ctl, uint64_t id, uint32_
     p->control = ctl;
     cci_monitor_init(&p->turn);
     cci_stream_io_begin(&p->io, p->stream);
-    code = cci_pipe_attach(p, id, channel, err);
+    code = cci_pipe_attach(p, id, channel, wait, err);
     if (code == CC_OK)
         code = cci_pipe_confirm(p, wait, err);
     if (code)

@@ -51,6 +51,47 @@ static cc_error_code run(struct cci_control *ctl, const char *script, size_t wan
     return c;
 }
 
+/* All three pipes, and a terminal. */
+static cc_error_code pipes(struct cci_control *ctl, bool tty)
+{
+    const char *const argv[] = {"sh", "-c", "exec cat"};
+    struct cci_exec_spec s = {0};
+    struct cci_pipe *in = NULL, *out = NULL;
+    struct cci_exec *e = NULL;
+    cc_error err = {0};
+    uint8_t block[100];
+    size_t n;
+    int code;
+    s.argv = argv;
+    s.argc = 3;
+    s.dir = "/";
+    s.stdin_piped = s.stdout_piped = true;
+    s.stderr_tail = !tty;
+    s.tty = tty;
+    cc_error_code c = cci_exec_begin(ctl, &s, &e, &err);
+    if (c == CC_OK)
+        c = cci_exec_started(e, &agent_forever, &err);
+    if (c == CC_OK)
+        c = cci_exec_pipe(e, CCI_CHANNEL_STDIN, &in, &agent_forever, &err);
+    if (c == CC_OK)
+        c = cci_exec_pipe(e, CCI_CHANNEL_STDOUT, &out, &agent_forever, &err);
+    if (c == CC_OK)
+        c = cci_pipe_write(in, "x\n", 2, &n, &agent_forever, &err);
+    cci_pipe_free(in);
+    if (c == CC_OK)
+        c = cci_pipe_read(out, block, sizeof(block), &n, &agent_forever, &err);
+    if (c == CC_OK && block[0] != 'x')
+        abort();
+    if (c == CC_OK)
+        c = cci_exec_wait(e, &agent_forever, &code, &err);
+    else if (e)
+        cci_exec_kill(e, SIGKILL);
+    cci_pipe_free(out);
+    cci_exec_free(e);
+    cci_error_release(&err);
+    return c;
+}
+
 static cc_error_code files(struct cci_control *ctl, const char *path, size_t size)
 {
     static uint8_t bytes[200000];
@@ -153,7 +194,7 @@ static cc_error_code copies(struct cci_control *ctl, const char *dir)
     return c;
 }
 
-enum { STEPS = 8 };
+enum { STEPS = 10 };
 
 /* The steps with allocation n failing; returns how many of them succeeded. */
 static int session(long n, bool all_after, bool *reached)
@@ -167,6 +208,8 @@ static int session(long n, bool all_after, bool *reached)
     __atomic_store_n(&countdown, n, __ATOMIC_RELAXED);
     good += run(a.ctl, "echo hello", 6) == CC_OK;
     good += run(a.ctl, "head -c 150000 /dev/zero", 150000) == CC_OK;
+    good += pipes(a.ctl, false) == CC_OK;
+    good += pipes(a.ctl, true) == CC_OK;
     good += files(a.ctl, path, 1000) == CC_OK;
     good += files(a.ctl, path, 200000) == CC_OK;
     good += open_file(a.ctl, path) == CC_OK;

@@ -145,6 +145,25 @@ static void end_exec(struct cci_exec *e)
     cci_exec_free(e);
 }
 
+/* A pipe takes what the streams have; whatever that is, it is bounded and comes to an end. */
+static void use_pipe(struct cci_exec *e, uint32_t channel)
+{
+    static uint8_t block[5000];
+    struct cci_pipe *p;
+    size_t n;
+    if (!e || cci_exec_pipe(e, channel, &p, &past, NULL))
+        return;
+    for (int i = 0; i < 100; i++) {
+        if (channel == CCI_CHANNEL_STDIN && (cci_pipe_write(p, block, (size_t)i * 50, &n, &past, NULL) || i > 20))
+            break;
+        if (channel != CCI_CHANNEL_STDIN && (cci_pipe_read(p, block, sizeof(block), &n, &past, NULL) || n == 0))
+            break;
+        if (n > sizeof(block))
+            abort();
+    }
+    cci_pipe_free(p);
+}
+
 static void read_results(struct cci_call *file, struct cci_call *stat)
 {
     cc_error err = {0};
@@ -186,6 +205,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     drive();
     (void)cci_control_handshake(ctl, &past, &err);
     cci_error_release(&err);
+    use_pipe(a, CCI_CHANNEL_STDIN);
+    use_pipe(b, CCI_CHANNEL_STDERR);
     read_results(&file, &stat);
     end_exec(a);
     cci_call_end(&file);
