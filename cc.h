@@ -309,8 +309,8 @@ typedef void (*cc_progress_callback)(const cc_download_progress *progress, void 
  * User name and password come from `opts`, or, when the registry asks for them, from $DOCKER_CONFIG/config.json, else
  * ~/.docker/config.json: credential helpers (docker-credential-NAME in PATH) or what `docker login` wrote. HTTPS_PROXY,
  * HTTP_PROXY, NO_PROXY and SSL_CERT_FILE are looked at. What a registry accepted, a password or a token that has not
- * run out, is kept in memory with the client: the next pull from the same repository, as the same user, says it at
- * once.
+ * run out, is kept in memory with the client: the next pull from the same repository, as the same user (without a user
+ * name: with the same config.json), says it at once.
  *
  * Errors: CC_ERR_INVALID_ARGUMENT for a reference that is none, and which part of it; CC_ERR_NETWORK for connections,
  * certificates, and what the registry refuses; CC_ERR_IO for an image that is damaged, not supported, or not for the
@@ -518,8 +518,9 @@ typedef struct {
     const char *kernel; /* the guest kernel, as $CC_KERNEL. NULL: the first of $CC_KERNEL, CC_EMBED_KERNEL, "kernel" in
                            the client's cache directory, a download into that, a readable /boot/vmlinuz-* of this
                            host. The download, some 40 MB once for each cache, is the package linux-virt of
-                           $CC_KERNEL_MIRROR, and is verified by the repository's signature. To have a newer one
-                           fetched, remove "kernel" from the cache */
+                           $CC_KERNEL_MIRROR, and is verified by the repository's signature: so it is one that was
+                           published there, though a mirror could offer an old one. To have a newer one fetched,
+                           remove "kernel" from the cache */
     double boot_timeout_seconds; /* how long the guest may take to start, once it has a kernel; 0: 60. The error has
                                     its last messages */
     uint64_t disk_mb;            /* size of the guest's writable disk in MiB; 0: 16384. It is sparse: only what is

@@ -31,14 +31,21 @@ static void cci_kernel_say(void *ctx, const char *line)
     cci_log_line(CC_LOG_INFO, line);
 }
 
-/* Whether there is a bundle. */
-static bool cci_kernel_is_there(const char *bundle)
+/* Looks for the bundle. *there, or its name is free; anything else is an error, before something is fetched in vain. */
+static cc_error_code cci_kernel_look(const char *bundle, bool *there, cc_error *err)
 {
     struct cci_kernel k;
     k.fd = CCI_NO_FD;
     int r = cci_kernel_open_path(&k, bundle);
     cci_kernel_close(&k);
-    return r == 0;
+    *there = r == 0;
+    if (r < 0 && r != -ENOENT)
+        return cci_fail_errno(err, CC_ERR_IO, -r, bundle, "cannot open %s: %s", bundle, cci_errno_text(-r));
+    if (r < 0)
+        r = cci_os_rmdir(bundle); /* one that is empty may be replaced */
+    if (r == 0 || r == -ENOENT)
+        return CC_OK;
+    return cci_fail_errno(err, CC_ERR_IO, -r, bundle, "%s is no kernel: remove it, and one is fetched", bundle);
 }
 
 /* Puts the bundle together in a temporary directory, and renames that. */
@@ -102,10 +109,13 @@ static cc_error_code cci_kernel_fetch_step(void *ctx, const char *bundle, cc_err
     cci_fd lock = CCI_NO_FD;
     if (mirror && strcmp(mirror, "off") == 0)
         return cci_fail(err, CC_ERR_NETWORK, NULL, "$CC_KERNEL_MIRROR is \"off\"");
+    bool there = false;
     cc_error_code code = cci_kernel_fetch_open(&spec, &fetch, err);
     if (!code)
         code = cci_kernel_lock(s, &lock, err);
-    if (!code && !cci_kernel_is_there(bundle))
+    if (!code)
+        code = cci_kernel_look(bundle, &there, err);
+    if (!code && !there)
         code = cci_kernel_fetch_bundle(s, fetch, bundle, err);
     cci_os_close(lock);
     cci_kernel_fetch_close(fetch);

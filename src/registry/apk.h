@@ -21,6 +21,7 @@
 #include "apk_key.h"
 
 #define CCI_APK_MAX_SIGNATURES ((size_t)64 << 10) /* bytes of that member, unpacked */
+#define CCI_APK_MAX_TRIED 8u                      /* signatures looked at: each costs a digest of the whole index */
 #define CCI_APK_MAX_CONTROL ((size_t)4 << 20)
 #define CCI_APK_MAX_INFO ((size_t)256 << 10)     /* of .PKGINFO */
 #define CCI_APK_MAX_INDEX ((size_t)64 << 20)     /* of APKINDEX */
@@ -41,9 +42,10 @@ static enum cci_gunzip_status cci_apk_member(struct cci_gunzip *z, const uint8_t
     return z->status;
 }
 
-/* What is collected of a tar: the files whose names begin so, each into an emptied buffer. */
+/* What is collected of a tar: the file of that name, or all whose names begin so, each into an emptied buffer. */
 struct cci_apk_pick {
-    const char *prefix;
+    const char *wanted;
+    bool prefix; /* it is how names begin */
     size_t max;
     struct cci_tar tar;
     struct cci_buf data;
@@ -56,13 +58,13 @@ struct cci_apk_pick {
 static cc_error_code cci_apk_pick_entry(void *ctx, const struct cci_tar_entry *e, cc_error *err)
 {
     struct cci_apk_pick *pick = ctx;
-    size_t n = strlen(pick->prefix);
-    pick->taking = e->type == CCI_TAR_FILE && !e->sparse && e->path.n >= n && e->path.n < sizeof(pick->name) &&
-                   memcmp(e->path.p, pick->prefix, n) == 0;
+    size_t n = strlen(pick->wanted);
+    pick->taking = e->type == CCI_TAR_FILE && !e->sparse && e->path.n < sizeof(pick->name) &&
+                   (pick->prefix ? e->path.n >= n : e->path.n == n) && memcmp(e->path.p, pick->wanted, n) == 0;
     if (!pick->taking)
         return CC_OK;
     if (e->size > pick->max)
-        return cci_fail(err, CC_ERR_NETWORK, NULL, "%s is larger than makes sense", pick->prefix);
+        return cci_fail(err, CC_ERR_NETWORK, NULL, "%s is larger than makes sense", pick->wanted);
     memcpy(pick->name, e->path.p, e->path.n);
     pick->name[e->path.n] = '\0';
     pick->data.n = 0;
@@ -89,11 +91,11 @@ static cc_error_code cci_apk_pick_end(void *ctx, cc_error *err)
     return CC_OK;
 }
 
-static void cci_apk_pick_init(struct cci_apk_pick *pick, const char *prefix, size_t max)
+static void cci_apk_pick_init(struct cci_apk_pick *pick, const char *wanted, size_t max)
 {
     static const struct cci_tar_ops ops = {cci_apk_pick_entry, cci_apk_pick_data, cci_apk_pick_end};
     memset(pick, 0, sizeof(*pick));
-    pick->prefix = prefix;
+    pick->wanted = wanted;
     pick->max = max;
     cci_tar_init(&pick->tar, &ops, pick);
 }
@@ -109,6 +111,7 @@ static void cci_apk_pick_free(struct cci_apk_pick *pick)
 struct cci_apk_signed {
     const struct cci_apk_keys *keys;
     struct cci_view data;
+    unsigned tried; /* signatures */
     bool verified;
 };
 
@@ -116,10 +119,11 @@ static void cci_apk_signature(void *ctx, struct cci_apk_pick *pick)
 {
     struct cci_apk_signed *s = ctx;
     const struct cci_view signature = {pick->data.p, pick->data.n};
-    if (strncmp(pick->name, ".SIGN.RSA.", 10) == 0)
-        s->verified = s->verified || cci_apk_keys_verify(s->keys, CCI_APK_SHA1, s->data, signature);
-    else if (strncmp(pick->name, ".SIGN.RSA256.", 13) == 0)
-        s->verified = s->verified || cci_apk_keys_verify(s->keys, CCI_APK_SHA256, s->data, signature);
+    bool sha1 = strncmp(pick->name, ".SIGN.RSA.", 10) == 0, sha256 = strncmp(pick->name, ".SIGN.RSA256.", 13) == 0;
+    if (s->verified || s->tried == CCI_APK_MAX_TRIED || (!sha1 && !sha256))
+        return;
+    s->tried++;
+    s->verified = cci_apk_keys_verify(s->keys, sha1 ? CCI_APK_SHA1 : CCI_APK_SHA256, s->data, signature);
 }
 
 /* Unpacks the first member, at most `max` bytes, to `out`, and takes it off `file`. */
@@ -136,6 +140,8 @@ static cc_error_code cci_apk_first(struct cci_view *file, size_t max, struct cci
     cc_error_code code = CC_OK;
     if (out->failed)
         code = cci_fail_nomem(err);
+    else if (status == CCI_GUNZIP_STOPPED)
+        code = cci_fail(err, CC_ERR_NETWORK, NULL, "the mirror's index has more signatures than makes sense");
     else if (status != CCI_GUNZIP_OK || !ended)
         code = cci_fail(err, CC_ERR_NETWORK, NULL, "the mirror's index is damaged: %s",
                         status != CCI_GUNZIP_OK ? cci_gunzip_strerror(z) : "it ends within its signature");
@@ -148,11 +154,12 @@ static cc_error_code cci_apk_first(struct cci_view *file, size_t max, struct cci
 static cc_error_code cci_apk_index_verify(struct cci_view *file, const struct cci_apk_keys *keys, cc_error *err)
 {
     struct cci_buf segment = {NULL, 0, 0, false};
-    struct cci_apk_signed s = {keys, {NULL, 0}, false};
+    struct cci_apk_signed s = {keys, {NULL, 0}, 0, false};
     struct cci_apk_pick *pick = cci_mem_alloc(sizeof(*pick));
     if (!pick)
         return cci_fail_nomem(err);
     cci_apk_pick_init(pick, ".SIGN.", CCI_APK_MAX_SIGNATURES);
+    pick->prefix = true;
     pick->done = cci_apk_signature;
     pick->ctx = &s;
     cc_error_code code = cci_apk_first(file, CCI_APK_MAX_SIGNATURES, &segment, err);

@@ -2,10 +2,15 @@
  * registry/apk_key.h - the keys that an Alpine repository is signed with, and the verification of a signature.
  *
  * A key is a PEM block "PUBLIC KEY" (RFC 7468 section 13): a SubjectPublicKeyInfo (RFC 5280, 4.1.2.7) with an RSA key
- * (RFC 8017, A.1.1). Those of Alpine's builders are here: they are published at alpinelinux.org/keys and in the package
- * alpine-keys, one for each architecture; $CC_KERNEL_KEY names a file to believe instead. Signatures are
- * RSASSA-PKCS1-v1_5 (RFC 8017, 8.2) with SHA-1, which is what Alpine still makes, or with SHA-256. With SHA-1 somebody
- * who may have texts of his choice signed could make a second one with the same digest; nobody can for one that exists.
+ * (RFC 8017, A.1.1). Those of Alpine's builders are here, one for each architecture; $CC_KERNEL_KEY names a file to
+ * believe instead. Whoever wants to check them finds the files, under the names below, at
+ * https://alpinelinux.org/keys/, in /etc/apk/keys of every Alpine system of that architecture, and in the package
+ * alpine-keys of its source tree; the SHA-256 below is of such a file, and tests/api/test_kernel_fetch.py holds it
+ * against the text here.
+ *
+ * Signatures are RSASSA-PKCS1-v1_5 (RFC 8017, 8.2) with SHA-1, which is what Alpine still makes, or with SHA-256. With
+ * SHA-1 somebody who may have texts of his choice signed could make a second one with the same digest; nobody can for
+ * one that exists.
  */
 #ifndef CCI_REGISTRY_APK_KEY_H
 #define CCI_REGISTRY_APK_KEY_H
@@ -34,7 +39,8 @@ enum cci_apk_hash { CCI_APK_SHA1, CCI_APK_SHA256 };
 /* The name of this machine's architecture there, and its builder's key. */
 #if defined(__aarch64__)
 #define CCI_APK_ARCH "aarch64"
-/* alpine-devel@lists.alpinelinux.org-616ae350.rsa.pub */
+/* alpine-devel@lists.alpinelinux.org-616ae350.rsa.pub
+ * SHA-256 d11f6b21c61b4274e182eb888883a8ba8acdbf820dcc7a6d82a7d9fc2fd2836d */
 #define CCI_APK_BUILTIN_KEY                                                                                            \
     "-----BEGIN PUBLIC KEY-----\n"                                                                                     \
     "MIICIjANBgkqhkiG9w0BAQEFAAOCAg8AMIICCgKCAgEAyduVzi1mWm+lYo2Tqt/0\n"                                               \
@@ -52,7 +58,8 @@ enum cci_apk_hash { CCI_APK_SHA1, CCI_APK_SHA256 };
     "-----END PUBLIC KEY-----\n"
 #else
 #define CCI_APK_ARCH "x86_64"
-/* alpine-devel@lists.alpinelinux.org-6165ee59.rsa.pub */
+/* alpine-devel@lists.alpinelinux.org-6165ee59.rsa.pub
+ * SHA-256 207e4696d3c05f7cb05966aee557307151f1f00217af4143c1bcaf33b8df733f */
 #define CCI_APK_BUILTIN_KEY                                                                                            \
     "-----BEGIN PUBLIC KEY-----\n"                                                                                     \
     "MIICIjANBgkqhkiG9w0BAQEFAAOCAg8AMIICCgKCAgEAutQkua2CAig4VFSJ7v54\n"                                               \

@@ -53,10 +53,15 @@ struct cci_auth {
 /* Sends what an earlier pull came to, until it is refused or runs out. */
 static void cci_auth_recall(struct cci_auth *a, const struct cci_auth_login *login)
 {
-    const char *const about[] = {a->name->host, a->name->repository, login->username, login->password, login->ca_file};
+    struct cci_digest config = {{0}};
     a->memory = login->memory;
     if (!a->memory)
         return;
+    if (!login->username)
+        config = cci_docker_config_digest();
+    const struct cci_digest_text said = cci_digest_spell(&config);
+    const char *const about[] = {a->name->host,   a->name->repository, login->username,
+                                 login->password, login->ca_file,      said.text};
     a->key = cci_auth_memory_key(about, CCI_COUNT(about));
     a->header = cci_auth_memory_get(a->memory, &a->key, &a->renew, &a->plain);
     a->recalled = a->header != NULL;

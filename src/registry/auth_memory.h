@@ -7,7 +7,8 @@
  * nothing had been kept.
  *
  * What is kept is found again only by a pull that would have come to the same: same registry and repository, same user
- * name and password (or none), same additional authorities; and it is sent over TLS only if it was accepted there. The
+ * name and password, or without them the same Docker configuration (whoever logs out, or in as somebody else, is not
+ * taken for the one before), same additional authorities; and it is sent over TLS only if it was accepted there. The
  * name under which it is kept is a digest of all these.
  */
 #ifndef CCI_REGISTRY_AUTH_MEMORY_H

@@ -294,6 +294,22 @@ static char *cci_docker_config_path(void)
     return home && *home ? cci_mem_printf("%s/.docker/config.json", home) : NULL;
 }
 
+/* What the configuration says at present, as a digest: all zeroes when there is none that can be read. */
+static struct cci_digest cci_docker_config_digest(void)
+{
+    struct cci_digest d;
+    struct cci_buf text = {NULL, 0, 0, false};
+    char *path = cci_docker_config_path();
+    memset(&d, 0, sizeof(d));
+    if (path && cci_blob_read_file(path, 0, CCI_DOCKER_MAX_FILE, &text) == 0)
+        d = cci_digest_of(text.p, text.n);
+    if (text.p)
+        memset(text.p, 0, text.n);
+    cci_buf_free(&text);
+    cci_mem_free(path);
+    return d;
+}
+
 /* The credentials for a registry, by its name in references. None are all NULL. Free *out, also after a failure. */
 static cc_error_code cci_docker_credentials(const char *registry, const struct cci_wait *wait,
                                             struct cci_credentials *out, cc_error *err)

@@ -5,7 +5,11 @@
  *     GET <repository>/<arch>/linux-virt-<v>.apk     streamed: hashes, gzip, tar, files (kernel_unpack.h)
  *
  * The repository is one release branch of Alpine's, or what the user names, in the form of a line in Alpine's
- * /etc/apk/repositories. A mirror can hold back updates, as an old index is signed as well; it cannot change anything.
+ * /etc/apk/repositories. What the signature promises: the kernel is one that Alpine published as linux-virt for this
+ * architecture. What it does not: that it is the newest, or of that branch. An old index is signed as well, all
+ * branches are signed with the same key, and an index has no end of its validity; so a mirror, or whoever can speak for
+ * it in TLS, can hold back updates, and pick an old kernel with known faults.
+ *
  * https, or http to loopback only, as everywhere (http.h). A connection that breaks is taken up where it stopped.
  */
 #ifndef CCI_REGISTRY_KERNEL_FETCH_APK_H

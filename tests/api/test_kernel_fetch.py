@@ -15,7 +15,7 @@ import tempfile
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path[:0] = [os.path.dirname(os.path.abspath(__file__)), os.path.join(ROOT, "tests", "registry")]
-from apk_mirror import ARCH, KERNEL, VERSION, Files, index, index_file, make_key, pack, package, segment, sign  # noqa: E402
+from apk_mirror import ARCH, KERNEL, VERSION, Files, index, index_file, make_key, openssl, pack, package, segment, sign  # noqa: E402
 from registry import certificates  # noqa: E402
 
 IO, NETWORK, CANCELLED = 7, 8, 9
@@ -198,7 +198,7 @@ def hostile_indexes(b):
     b.server.files[INDEX] = b"<html>not found</html>"
     b.refused("index_is_html", "damaged")
     b.server.files[INDEX] = pack(b"\0" * 10_000_000)
-    b.refused("index_signature_bomb", "damaged")
+    b.refused("index_signature_bomb", "more signatures than makes sense")
     b.server.files[INDEX] = sign(b.key, pack(segment({"APKINDEX": b"\n" * 80_000_000})))
     b.refused("index_bomb", "unpacks to more")
     b.serve(*package(FILES, b.key), name="linux-virtual")
@@ -209,6 +209,40 @@ def hostile_indexes(b):
     data, _ = package(FILES, b.key)
     b.serve(data, "Q1short")
     b.refused("checksum_cut", "makes no sense")
+    b.server.files[INDEX] = sign(b.key, pack(segment({".PKGINFO": b"pkgname = linux-virt\n", ".post-install": b"P:linux-virt\n"}) + b"\0" * 1024))
+    b.refused("signed_package_as_index", "has no package linux-virt")
+
+
+def signatures(b, members, bad):
+    """An index file whose signature comes behind `bad` ones that are wrong."""
+    data = pack(segment(members) + b"\0" * 1024)
+    good = openssl("dgst", "-sha1", "-sign", b.key, data=data)
+    return pack(segment({**{f".SIGN.RSA.{n}": bytes([n + 1]) * 256 for n in range(bad)}, ".SIGN.RSA.good": good})) + data
+
+
+def several_signatures(b):
+    """Each costs a digest of the whole index, so they are counted."""
+    data, checksum = package(FILES, b.key)
+    text = index([("linux-virt", VERSION, checksum, len(data))]).encode()
+    b.serve(data, checksum)
+    b.server.files[INDEX] = signatures(b, {"APKINDEX": text}, 7)
+    code, out, _ = b.run()
+    check("eighth_signature_counts", code == 0, out)
+    b.server.files[INDEX] = signatures(b, {"APKINDEX": text}, 8)
+    b.refused("ninth_signature_does_not", "signature")
+    b.server.files[INDEX] = signatures(b, {"APKINDEX": text, "APKINDEX.old": b"P:other\n", "APKINDE": b"P:other\n"}, 0)
+    code, out, _ = b.run()
+    check("other_names_in_an_index_are_passed_over", code == 0, out)
+
+
+def built_in_keys(b):
+    """The keys in the source are those whose digests stand beside them."""
+    with open(os.path.join(ROOT, "src", "registry", "apk_key.h")) as f:
+        keys = re.findall(r"/\* (\S+)\n \* SHA-256 ([0-9a-f]{64}) \*/\n#define CCI_APK_BUILTIN_KEY((?:.*\\\n)+.*\n)", f.read())
+    check("two_keys", len(keys) == 2, str(keys))
+    for name, digest, lines in keys:
+        pem = "\n".join(re.findall(r'"(.*)\\n"', lines)) + "\n"
+        check("key_" + name, hashlib.sha256(pem.encode()).hexdigest() == digest and b"4096 bit" in openssl("rsa", "-pubin", "-noout", "-text", data=pem.encode()), pem)
 
 
 def hostile_packages(b):
@@ -266,6 +300,9 @@ def refusals(b):
     b.refused("off", "off", CC_KERNEL_MIRROR="off")
     b.refused("plain_http_elsewhere", "plain http", CC_KERNEL_MIRROR="http://192.0.2.1/main")
     b.refused("no_url", "", CC_KERNEL_MIRROR="/srv/mirror")
+    secret = f"http://me:secret@127.0.0.1:{b.server.port}/main"
+    b.refused("password_in_the_url", "user and password", CC_KERNEL_MIRROR=secret)
+    check("password_is_not_shown", "secret" not in b.run(CC_KERNEL_MIRROR=secret)[1])
     b.refused("nobody_there", "127.0.0.1:1", CC_KERNEL_MIRROR="http://127.0.0.1:1/main")
     b.refused("no_key_file", "cannot read the keys", CC_KERNEL_KEY=b.folder + "/none.pub")
     b.refused("not_a_key", "public key", CC_KERNEL_KEY=b.folder + "/ca.pem")
@@ -273,6 +310,25 @@ def refusals(b):
     with open(b.folder + "/small.pub", "wb") as f:
         f.write(make_key(b.folder + "/small", 1024))
     b.refused("small_key", "2048", CC_KERNEL_KEY=b.folder + "/small.pub")
+    in_the_way(b)
+
+
+def in_the_way(b):
+    """Something that is no kernel has the bundle's name: told before anything is fetched, and left alone."""
+    b.good()
+    for name, path in (("directory", "kernel/modules/notes"), ("link", "kernel")):
+        store = b.store("way-" + name)
+        os.makedirs(os.path.dirname(os.path.join(store, path)))
+        if name == "link":
+            os.symlink("/nowhere", os.path.join(store, path))
+        else:
+            open(os.path.join(store, path), "w").close()
+        code, out, _ = b.run("way-" + name)
+        check("in_the_way_" + name, "none could be fetched" in out and "is no kernel: remove it" in out and not b.server.requests and
+              os.path.lexists(os.path.join(store, path)), f"{out} {b.server.requests}")
+    os.makedirs(b.store("way-empty") + "/kernel")
+    code, out, _ = b.run("way-empty")
+    check("an_empty_directory_is_not_in_the_way", code == 0 and tree(b.store("way-empty") + "/kernel") == WANTED, out)
 
 
 def without_tls(b):
@@ -304,7 +360,8 @@ def main():
     b = None
     try:
         b = Bench(folder)
-        for cases in (good_cases, tls_cases, broken_connections, hostile_indexes, hostile_packages, refusals, without_tls,
+        for cases in (good_cases, tls_cases, broken_connections, hostile_indexes, several_signatures, built_in_keys, hostile_packages,
+                      refusals, without_tls,
                       several_and_ends):
             cases(b)
     finally:

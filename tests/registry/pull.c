@@ -6,9 +6,10 @@
  * In the environment: POLICY (always, never), ARCH, USERNAME, PASSWORD, CA_FILE, ALLOW_HTTP, TIMEOUT (seconds),
  * CANCEL_AT (bytes after which the token is cancelled), KILL_AT (bytes after which this process kills itself), EXPORT
  * (a directory that the image is exported to), AGAIN (after the first pull there is another one, by the same client,
- * that always asks), LINGER (says when the pull returned, then waits for the end of standard input before anything is
- * freed). Prints the configuration's architecture and environment, a line for each call of the progress function with
- * PROGRESS set, a summary of them, and the error if there is one; the exit code is the error's.
+ * that always asks), REMOVE (a file that is removed before that), LINGER (says when the pull returned, then waits for
+ * the end of standard input before anything is freed). Prints the configuration's architecture and environment, a line
+ * for each call of the progress function with PROGRESS set, a summary of them, and the error if there is one; the exit
+ * code is the error's.
  */
 #define CC_IMPLEMENTATION
 #include <signal.h>
@@ -82,6 +83,8 @@ int main(int argc, char **argv)
     if (!code && getenv("AGAIN")) {
         cc_instance_source_free(source);
         opts.policy = CC_PULL_ALWAYS;
+        if (getenv("REMOVE"))
+            (void)remove(getenv("REMOVE"));
         code = cc_oci_client_pull(client, argv[2], &opts, NULL, NULL, &source, &err);
     }
     uint64_t now = cci_os_now();

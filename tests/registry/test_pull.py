@@ -407,6 +407,13 @@ def auth_cases(tag, r, pull, reference):
     config(pull, auths={r.address: {"auth": base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()}})
     code, out = pull(store("auths"), reference, **ca)
     check(f"{tag}_docker_config", code == 0, out)
+    file = os.path.join(pull.home, ".docker/config.json")
+    before = len(r.requests())
+    code, out = pull(store("auths"), reference, POLICY="always", AGAIN="1", **ca)
+    check(f"{tag}_same_configuration_is_the_same_user", code == 0 and [s for m, p, s in r.requests()[before:]] == [401, 200, 200], out)
+    code, out = pull(store("auths"), reference, POLICY="always", AGAIN="1", REMOVE=file, **ca)
+    check(f"{tag}_logged_out_between_pulls", code == 8 and "docker login" in out, out)
+    config(pull, auths={r.address: {"auth": base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()}})
     before, tokens = len(r.requests()), len(r.tokens.requests) if r.tokens else 0
     code, out = pull(store("options"), reference, POLICY="always", AGAIN="1", USERNAME=USER, PASSWORD=PASSWORD, **ca)
     new = [(m, s) for m, p, s in r.requests()[before:]]
