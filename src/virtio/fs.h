@@ -172,8 +172,10 @@ static void cci_fs_notify(struct cci_virtio_dev *d, unsigned q)
     w.fs = (struct cci_fs *)d; /* its first member */
     w.leads = false;
     (void)q;
-    while (cci_fs_take(&w))
-        cci_fs_answer(&w);
+    do {
+        while (cci_fs_take(&w))
+            cci_fs_answer(&w);
+    } while (cci_fs_bells(w.fs, true));
 }
 
 static void cci_fs_reset(struct cci_virtio_dev *d)
