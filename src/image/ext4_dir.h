@@ -78,38 +78,64 @@ static uint32_t cci_ext4_name_hash(const uint8_t seed[16], const char *text, siz
 
 /* ---- Sorting and packing ------------------------------------------------------------------------------------- */
 
-struct cci_ext4_hashed {
-    uint32_t hash;
-    uint32_t name; /* in the tree */
-};
-
-/* Merge sort, stable; `spare` has room for as many. Returns where the result is. */
-static struct cci_ext4_hashed *cci_ext4_sort(struct cci_ext4_hashed *a, struct cci_ext4_hashed *spare, size_t n)
+static void cci_ext4_sort_few(uint64_t *a, size_t n)
 {
-    for (size_t width = 1; width < n; width *= 2) {
-        for (size_t low = 0; low < n; low += 2 * width) {
-            size_t mid = CCI_MIN(low + width, n), high = CCI_MIN(low + 2 * width, n), i = low, k = mid;
-            for (size_t out = low; out < high; out++)
-                spare[out] = i < mid && (k >= high || a[i].hash <= a[k].hash) ? a[i++] : a[k++];
-        }
-        struct cci_ext4_hashed *swap = a;
-        a = spare;
-        spare = swap;
+    for (size_t i = 1; i < n; i++) {
+        uint64_t x = a[i];
+        size_t k = i;
+        for (; k > 0 && a[k - 1] > x; k--)
+            a[k] = a[k - 1];
+        a[k] = x;
     }
-    return a;
 }
 
-static uint32_t cci_ext4_entry_size(uint32_t text_len)
+/*
+ * A name to be sorted is a number, its hash above its number in the tree, so that no two are alike. The sort needs no
+ * memory and, hashes being the image's choice, no luck: it parts a range by a bit, then both parts by the next lower
+ * one. Ranges that wait are one for each bit at most.
+ */
+static void cci_ext4_sort(uint64_t *a, size_t n)
 {
-    return 8 + CCI_ALIGN_UP(text_len, 4u);
+    struct {
+        size_t low, high;
+        unsigned bit;
+    } wait[65] = {{0, n, 63}};
+    for (unsigned waiting = 1; waiting;) {
+        waiting--;
+        size_t low = wait[waiting].low, high = wait[waiting].high, i = low, k = high;
+        unsigned bit = wait[waiting].bit;
+        if (high - low <= 16) {
+            cci_ext4_sort_few(a + low, high - low);
+            continue;
+        }
+        while (i < k) { /* below i the bit is 0, from k on it is 1 */
+            uint64_t x = a[i];
+            if (x >> bit & 1) {
+                a[i] = a[--k];
+                a[k] = x;
+            } else {
+                i++;
+            }
+        }
+        wait[waiting].high = i;
+        wait[waiting++].bit = bit - 1; /* more than 16 numbers differ in a bit below */
+        wait[waiting].low = i;
+        wait[waiting].high = high;
+        wait[waiting++].bit = bit - 1;
+    }
+}
+
+static uint32_t cci_ext4_entry_size(size_t text_len)
+{
+    return 8 + CCI_ALIGN_UP((uint32_t)text_len, 4u);
 }
 
 /* Where the leaf that begins with entry `at` ends. */
-static size_t cci_ext4_leaf_end(const struct cci_tree *t, const struct cci_ext4_hashed *names, size_t n, size_t at)
+static size_t cci_ext4_leaf_end(const struct cci_tree *t, const uint64_t *names, size_t n, size_t at)
 {
     uint32_t used = 0;
     for (; at < n; at++) {
-        used += cci_ext4_entry_size(t->names[names[at].name].text_len);
+        used += cci_ext4_entry_size(cci_tree_text(t, (uint32_t)names[at]).n);
         if (used > CCI_EXT4_BLOCK)
             break;
     }
@@ -118,8 +144,7 @@ static size_t cci_ext4_leaf_end(const struct cci_tree *t, const struct cci_ext4_
 
 /* A directory's names in the order of their hashes, ready to be packed into leaves. */
 struct cci_ext4_htree {
-    struct cci_ext4_hashed *memory; /* to be freed */
-    struct cci_ext4_hashed *names;
+    uint64_t *names; /* hash and name, to be freed */
     size_t count;
     uint32_t leaves;
     uint32_t nodes; /* of the second level; 0 when there is none */
@@ -130,15 +155,15 @@ static bool cci_ext4_htree_make(struct cci_ext4_htree *h, const struct cci_tree 
                                 const uint8_t seed[16])
 {
     size_t i = 0;
-    h->memory = cci_mem_alloc(count * 2 * sizeof(*h->memory));
-    if (!h->memory)
+    h->names = cci_mem_resize(NULL, count, sizeof(*h->names));
+    if (!h->names)
         return false;
     h->count = count;
-    for (uint32_t id = t->names[dir].first; id != CCI_TREE_NONE; id = t->names[id].next, i++) {
-        h->memory[i].hash = cci_ext4_name_hash(seed, t->names[id].text, t->names[id].text_len);
-        h->memory[i].name = id;
+    for (uint32_t id = cci_tree_at(t, dir)->first; id != CCI_TREE_NONE; id = cci_tree_at(t, id)->next) {
+        struct cci_view text = cci_tree_text(t, id);
+        h->names[i++] = (uint64_t)cci_ext4_name_hash(seed, (const char *)text.p, text.n) << 32 | id;
     }
-    h->names = cci_ext4_sort(h->memory, h->memory + count, count);
+    cci_ext4_sort(h->names, count);
     h->leaves = 0;
     for (size_t at = 0; at < count; at = cci_ext4_leaf_end(t, h->names, count, at))
         h->leaves++;
@@ -149,8 +174,8 @@ static bool cci_ext4_htree_make(struct cci_ext4_htree *h, const struct cci_tree 
 /* ---- Blocks ---------------------------------------------------------------------------------------------------- */
 
 /* Writes one directory entry of `size` bytes. */
-static void cci_ext4_put_dirent(uint8_t *p, uint32_t number, uint32_t size, unsigned type, const char *text,
-                                uint32_t text_len)
+static void cci_ext4_put_dirent(uint8_t *p, uint32_t number, uint32_t size, unsigned type, const void *text,
+                                size_t text_len)
 {
     cci_put_le32(p, number);
     cci_put_le16(p + 4, (uint16_t)size);
@@ -165,28 +190,28 @@ static unsigned cci_ext4_dirent_type(enum cci_index_type type)
     return (unsigned)type < CCI_COUNT(types) ? types[type] : 0;
 }
 
-static void cci_ext4_put_name(uint8_t *p, struct cci_tree *t, uint32_t id, uint32_t size)
+static void cci_ext4_put_name(uint8_t *p, const struct cci_tree *t, uint32_t id, uint32_t size)
 {
-    const struct cci_tree_inode *inode = cci_tree_inode(t, id);
-    cci_ext4_put_dirent(p, inode->number, size, cci_ext4_dirent_type(cci_tree_type(inode)), t->names[id].text,
-                        t->names[id].text_len);
+    const struct cci_tree_name *inode = cci_tree_at(t, cci_tree_inode(t, id));
+    struct cci_view text = cci_tree_text(t, id);
+    cci_ext4_put_dirent(p, inode->number, size, cci_ext4_dirent_type((enum cci_index_type)inode->type), text.p, text.n);
 }
 
-static void cci_ext4_put_dots(uint8_t *p, struct cci_tree *t, uint32_t dir, uint32_t rest)
+static void cci_ext4_put_dots(uint8_t *p, const struct cci_tree *t, uint32_t dir, uint32_t rest)
 {
-    cci_ext4_put_dirent(p, cci_tree_inode(t, dir)->number, 12, 2, ".", 1);
-    cci_ext4_put_dirent(p + 12, cci_tree_inode(t, t->names[dir].parent)->number, rest, 2, "..", 2);
+    cci_ext4_put_dirent(p, cci_tree_at(t, dir)->number, 12, 2, ".", 1);
+    cci_ext4_put_dirent(p + 12, cci_tree_at(t, cci_tree_at(t, dir)->parent)->number, rest, 2, "..", 2);
 }
 
 /* A directory that fits into one block: the last entry takes all the space that is left. */
-static void cci_ext4_put_small_dir(struct cci_ext4_out *out, struct cci_tree *t, uint32_t dir)
+static void cci_ext4_put_small_dir(struct cci_ext4_out *out, const struct cci_tree *t, uint32_t dir)
 {
     uint8_t *p = cci_ext4_out_block(out);
-    uint32_t at = 24, id = t->names[dir].first;
+    uint32_t at = 24, id = cci_tree_at(t, dir)->first;
     cci_ext4_put_dots(p, t, dir, id == CCI_TREE_NONE ? CCI_EXT4_BLOCK - 12 : 12);
-    for (; id != CCI_TREE_NONE; id = t->names[id].next) {
-        uint32_t size = cci_ext4_entry_size(t->names[id].text_len);
-        if (t->names[id].next == CCI_TREE_NONE)
+    for (; id != CCI_TREE_NONE; id = cci_tree_at(t, id)->next) {
+        uint32_t size = cci_ext4_entry_size(cci_tree_text(t, id).n);
+        if (cci_tree_at(t, id)->next == CCI_TREE_NONE)
             size = CCI_EXT4_BLOCK - at;
         cci_ext4_put_name(p + at, t, id, size);
         at += size;
@@ -200,7 +225,7 @@ static void cci_ext4_put_dx(uint8_t *p, uint32_t max, uint32_t count)
     cci_put_le16(p + 2, (uint16_t)count);
 }
 
-static uint8_t *cci_ext4_put_dx_root(struct cci_ext4_out *out, struct cci_tree *t, uint32_t dir,
+static uint8_t *cci_ext4_put_dx_root(struct cci_ext4_out *out, const struct cci_tree *t, uint32_t dir,
                                      const struct cci_ext4_htree *h)
 {
     uint8_t *p = cci_ext4_out_block(out);
@@ -223,11 +248,11 @@ static uint8_t *cci_ext4_put_dx_node(struct cci_ext4_out *out, uint32_t count)
 /* What the index says of the leaf that begins with entry `at`. */
 static uint32_t cci_ext4_leaf_hash(const struct cci_ext4_htree *h, size_t at)
 {
-    uint32_t hash = h->names[at].hash;
-    return at > 0 && h->names[at - 1].hash == hash ? hash | 1 : hash;
+    uint32_t hash = (uint32_t)(h->names[at] >> 32);
+    return at > 0 && h->names[at - 1] >> 32 == hash ? hash | 1 : hash;
 }
 
-static void cci_ext4_put_index(struct cci_ext4_out *out, struct cci_tree *t, uint32_t dir,
+static void cci_ext4_put_index(struct cci_ext4_out *out, const struct cci_tree *t, uint32_t dir,
                                const struct cci_ext4_htree *h)
 {
     uint8_t *array = cci_ext4_put_dx_root(out, t, dir, h);
@@ -251,14 +276,14 @@ static void cci_ext4_put_index(struct cci_ext4_out *out, struct cci_tree *t, uin
     }
 }
 
-static void cci_ext4_put_leaves(struct cci_ext4_out *out, struct cci_tree *t, const struct cci_ext4_htree *h)
+static void cci_ext4_put_leaves(struct cci_ext4_out *out, const struct cci_tree *t, const struct cci_ext4_htree *h)
 {
     for (size_t at = 0; at < h->count;) {
         size_t end = cci_ext4_leaf_end(t, h->names, h->count, at);
         uint8_t *p = cci_ext4_out_block(out);
         for (uint32_t used = 0; at < end; at++) {
-            uint32_t id = h->names[at].name;
-            uint32_t size = at + 1 < end ? cci_ext4_entry_size(t->names[id].text_len) : CCI_EXT4_BLOCK - used;
+            uint32_t id = (uint32_t)h->names[at];
+            uint32_t size = at + 1 < end ? cci_ext4_entry_size(cci_tree_text(t, id).n) : CCI_EXT4_BLOCK - used;
             cci_ext4_put_name(p + used, t, id, size);
             used += size;
         }
@@ -272,15 +297,15 @@ static size_t cci_ext4_dir_count(const struct cci_tree *t, uint32_t dir, bool *s
 {
     uint64_t size = 24;
     size_t count = 0;
-    for (uint32_t id = t->names[dir].first; id != CCI_TREE_NONE; id = t->names[id].next, count++)
-        size += cci_ext4_entry_size(t->names[id].text_len);
+    for (uint32_t id = cci_tree_at(t, dir)->first; id != CCI_TREE_NONE; id = cci_tree_at(t, id)->next, count++)
+        size += cci_ext4_entry_size(cci_tree_text(t, id).n);
     *small = size <= CCI_EXT4_BLOCK;
     return count;
 }
 
 /* How many blocks a directory takes; with `out`, writes them (inode numbers are known then). */
-static cc_error_code cci_ext4_dir(struct cci_tree *t, uint32_t dir, const uint8_t seed[16], struct cci_ext4_out *out,
-                                  uint32_t *blocks, cc_error *err)
+static cc_error_code cci_ext4_dir(const struct cci_tree *t, uint32_t dir, const uint8_t seed[16],
+                                  struct cci_ext4_out *out, uint32_t *blocks, cc_error *err)
 {
     struct cci_ext4_htree h;
     bool small;
@@ -298,11 +323,11 @@ static cc_error_code cci_ext4_dir(struct cci_tree *t, uint32_t dir, const uint8_
         cci_ext4_put_index(out, t, dir, &h);
         cci_ext4_put_leaves(out, t, &h);
     }
-    cci_mem_free(h.memory);
-    if (!fits)
-        return cci_fail(err, CC_ERR_IO, NULL, "a directory of the image, \"%.*s\", has too many names",
-                        (int)t->names[dir].text_len, t->names[dir].text);
-    return CC_OK;
+    cci_mem_free(h.names);
+    struct cci_view text = cci_tree_text(t, dir);
+    return fits ? CC_OK
+                : cci_fail(err, CC_ERR_IO, NULL, "a directory of the image, \"%.*s\", has too many names", (int)text.n,
+                           (const char *)text.p);
 }
 
 #endif

@@ -34,14 +34,6 @@ static void cci_ext4_put_device(uint8_t *block, uint32_t major, uint32_t minor)
         cci_put_le32(block + 4, (minor & 0xffu) | (major & 0xfffu) << 8 | (minor & 0xfff00u) << 12);
 }
 
-static uint32_t cci_ext4_dir_links(struct cci_tree *t, uint32_t dir)
-{
-    uint32_t links = 2;
-    for (uint32_t id = t->names[dir].first; id != CCI_TREE_NONE; id = t->names[id].next)
-        links += cci_tree_is_dir(t, id) ? 1 : 0;
-    return links > CCI_EXT4_MAX_LINKS ? 1 : links; /* 1: nobody counted (dir_nlink) */
-}
-
 /* The fields that every inode has. */
 static void cci_ext4_put_inode_base(uint8_t *p, const struct cci_index_entry *e, uint64_t size, uint64_t blocks)
 {
@@ -63,48 +55,55 @@ static void cci_ext4_put_inode_base(uint8_t *p, const struct cci_index_entry *e,
     cci_ext4_put_time(p + 0x90, p + 0x94, e->mtime_sec, e->mtime_nsec);
 }
 
-static void cci_ext4_put_inode_xattrs(struct cci_ext4_plan *p, uint8_t *out, const struct cci_tree_inode *inode)
-{
-    struct cci_view xattrs = cci_tree_meta(inode).xattrs;
-    if (xattrs.n == 0)
-        return;
-    (void)cci_ext4_xattrs_read(xattrs, &p->xattrs); /* the plan found it right */
-    cci_ext4_put_xattr_body(out + 160, &p->xattrs);
-    if (inode->shared)
-        cci_put_le32(out + 0x68, p->g.tail + p->shared[inode->shared - 1].block);
-}
+/* An inode as it is written. */
+struct cci_ext4_inode {
+    uint32_t id;              /* in the tree */
+    struct cci_index_entry e; /* what the index says of it */
+    uint32_t blocks;          /* the blocks it has in the tail, */
+    uint32_t content;         /* how many with contents (of a directory, of a long link), */
+    uint32_t nodes;           /* how many nodes of its extent tree behind them, */
+    uint32_t shared;          /* and which block of attributes, from 1; 0 if it has none */
+};
 
 /* Where an inode's contents are: extents, and the number to add to their blocks. */
-static struct cci_view cci_ext4_inode_extents(const struct cci_ext4_plan *p, const struct cci_tree_inode *inode,
+static struct cci_view cci_ext4_inode_extents(const struct cci_ext4_plan *p, const struct cci_ext4_inode *n,
                                               struct cci_ext4_run *run, uint64_t *base)
 {
-    *base = cci_tree_type(inode) == CCI_INDEX_FILE ? p->layers[inode->layer] : p->g.tail;
-    return inode->content_count ? cci_ext4_run_of(run, inode->blocks, inode->content_count)
-                                : cci_tree_meta(inode).extents;
+    *base = p->g.tail;
+    if (n->content)
+        return cci_ext4_run_of(run, n->blocks, n->content);
+    if (n->e.type == CCI_INDEX_FILE)
+        *base = p->layers[cci_tree_layer_of(p->t, cci_tree_at(p->t, n->id)->entry)];
+    return n->e.extents;
 }
 
-static void cci_ext4_put_inode(struct cci_ext4_plan *p, uint8_t *out, const struct cci_tree_inode *inode)
+/* Writes 256 zeroed bytes; p->xattrs are the inode's. */
+static void cci_ext4_put_inode(const struct cci_ext4_plan *p, uint8_t *out, const struct cci_ext4_inode *n)
 {
-    const struct cci_index_entry e = cci_tree_meta(inode);
+    const struct cci_tree_name *name = cci_tree_at(p->t, n->id);
     struct cci_ext4_run run;
-    uint64_t base, blocks, size = e.type == CCI_INDEX_SYMLINK ? strlen(e.target) : e.size;
-    struct cci_view extents = cci_ext4_inode_extents(p, inode, &run, &base);
+    uint64_t base, blocks, size = n->e.size;
+    struct cci_view extents = cci_ext4_inode_extents(p, n, &run, &base);
     (void)cci_ext4_count_pieces(extents, &blocks);
-    if (e.type == CCI_INDEX_DIR)
+    if (n->e.type == CCI_INDEX_DIR)
         size = blocks * CCI_EXT4_BLOCK;
-    cci_ext4_put_inode_base(out, &e, size, blocks + inode->node_count + (inode->shared ? 1 : 0));
-    cci_put_le16(out + 0x1a,
-                 (uint16_t)(e.type == CCI_INDEX_DIR ? cci_ext4_dir_links(p->t, inode->name) : inode->links));
-    if (e.type == CCI_INDEX_FILE || inode->content_count) {
-        bool index = e.type == CCI_INDEX_DIR && blocks > 1;
+    if (n->e.type == CCI_INDEX_SYMLINK)
+        size = strlen(cci_tree_target(p->t, n->id));
+    cci_ext4_put_inode_base(out, &n->e, size, blocks + n->nodes + (n->shared ? 1 : 0));
+    uint32_t links = n->e.type == CCI_INDEX_DIR ? p->dirs[name->entry].links : name->links;
+    cci_put_le16(out + 0x1a, (uint16_t)(links > CCI_EXT4_MAX_LINKS ? 1 : links)); /* 1: nobody counted (dir_nlink) */
+    if (n->e.type == CCI_INDEX_FILE || n->content) {
+        bool index = n->e.type == CCI_INDEX_DIR && blocks > 1;
         cci_put_le32(out + 0x20, CCI_EXT4_EXTENTS_FL | (index ? CCI_EXT4_INDEX_FL : 0));
-        cci_ext4_put_tree(extents, base, p->g.tail + inode->blocks + inode->content_count, out + 0x28, NULL);
-    } else if (e.type == CCI_INDEX_SYMLINK) {
-        memcpy(out + 0x28, e.target, (size_t)size);
-    } else if (e.type == CCI_INDEX_CHAR || e.type == CCI_INDEX_BLOCKDEV) {
-        cci_ext4_put_device(out + 0x28, e.major, e.minor);
+        cci_ext4_put_tree(extents, base, p->g.tail + n->blocks + n->content, out + 0x28, NULL);
+    } else if (n->e.type == CCI_INDEX_SYMLINK) {
+        memcpy(out + 0x28, cci_tree_target(p->t, n->id), (size_t)size);
+    } else if (n->e.type == CCI_INDEX_CHAR || n->e.type == CCI_INDEX_BLOCKDEV) {
+        cci_ext4_put_device(out + 0x28, n->e.major, n->e.minor);
     }
-    cci_ext4_put_inode_xattrs(p, out, inode);
+    cci_ext4_put_xattr_body(out + 160, &p->xattrs);
+    if (n->shared)
+        cci_put_le32(out + 0x68, p->g.tail + p->tail_shared + n->shared - 1);
 }
 
 #endif

@@ -195,9 +195,9 @@ static uint32_t cci_ext4_count_free(const uint8_t *map)
     return CCI_EXT4_BLOCK * 8 - used;
 }
 
-/* ---- Output: whole blocks, in order ------------------------------------------------------------------------ */
+/* ---- Output: runs of whole blocks -------------------------------------------------------------------------- */
 
-#define CCI_EXT4_OUT_BLOCKS 64u
+#define CCI_EXT4_OUT_BLOCKS 32u
 
 struct cci_ext4_out {
     cci_fd fd;
@@ -235,7 +235,7 @@ static uint8_t *cci_ext4_out_block(struct cci_ext4_out *o)
     return p;
 }
 
-/* Goes on at another block, further on; what lies between is not written. */
+/* Goes on at another block; what lies between is not written. */
 static void cci_ext4_out_seek(struct cci_ext4_out *o, uint32_t block)
 {
     if (o->block + o->used == block)

@@ -18,8 +18,7 @@
  * their place in the file and do not overlap. A path is relative to the root, without empty, "." and ".." components;
  * the root itself is "". A whiteout's path is what it removes (no ".wh." prefix); an opaque marker's is its directory.
  *
- * The writer makes the same checks as the reader, so nothing is stored that cannot be read. The reader takes its
- * bytes for hostile: they come from a cache that others may write to.
+ * The writer makes the same checks as the reader (index_reader.h), so nothing is stored that cannot be read.
  */
 #ifndef CCI_IMAGE_LAYER_INDEX_H
 #define CCI_IMAGE_LAYER_INDEX_H
@@ -59,7 +58,7 @@ struct cci_index_entry {
     const char *target;      /* symlinks: as in the archive; hard links: cleaned like a path; others: NULL or "" */
     struct cci_view xattrs;  /* encoded; made with cci_index_put_xattr, read with cci_index_take_xattr */
     struct cci_view extents; /* encoded; made with cci_index_put_extent, read with cci_index_take_extent */
-    const uint8_t *raw;      /* a reader's: the entry's own bytes, for cci_index_entry_at */
+    uint32_t place;          /* a reader's: where in the index the entry begins */
 };
 
 struct cci_index_xattr {
@@ -327,93 +326,6 @@ static cc_error_code cci_index_end(struct cci_index_writer *w, uint64_t data_siz
     cci_put_le32(header + 12, (uint32_t)(w->taken + w->out.n));
     cci_put_le64(header + 16, w->count);
     cci_put_le64(header + 24, data_size / CCI_INDEX_BLOCK);
-    return CC_OK;
-}
-
-/* ---- Reader ------------------------------------------------------------------------------------------ */
-
-struct cci_index_reader {
-    struct cci_view rest; /* entries not read yet */
-    uint64_t count;       /* entries not read yet, as the header has it */
-    uint64_t data_blocks; /* size of `data` in blocks */
-};
-
-static cc_error_code cci_index_bad(cc_error *err, const char *what)
-{
-    return cci_fail(err, CC_ERR_IO, NULL,
-                    "the index of a layer in the cache is damaged (%s); remove the layer from the cache", what);
-}
-
-/* Begins to read an index. The bytes must outlive the reader and its entries, which point into them. */
-static cc_error_code cci_index_open(struct cci_index_reader *r, struct cci_view bytes, cc_error *err)
-{
-    memset(r, 0, sizeof(*r));
-    r->rest = bytes;
-    const uint8_t *p = cci_view_take(&r->rest, CCI_INDEX_HEADER);
-    if (!p || memcmp(p, CCI_INDEX_MAGIC, 8) != 0)
-        return cci_index_bad(err, "no header");
-    if (cci_le32(p + 8) != CCI_INDEX_VERSION)
-        return cci_index_bad(err, "another version of the format");
-    r->count = cci_le64(p + 16);
-    r->data_blocks = cci_le64(p + 24);
-    if (r->count > r->rest.n / CCI_INDEX_FIXED || r->data_blocks > UINT64_MAX / CCI_INDEX_BLOCK)
-        return cci_index_bad(err, "its header is out of range");
-    return CC_OK;
-}
-
-/* How many entries an index has: no more than fit into it, whatever its header says. */
-static uint64_t cci_index_entries(struct cci_view bytes)
-{
-    struct cci_index_reader r;
-    return cci_index_open(&r, bytes, NULL) ? 0 : r.count;
-}
-
-/* What an entry says whose parts are known to add up. */
-static void cci_index_entry_at(const uint8_t *p, struct cci_index_entry *e)
-{
-    e->type = (enum cci_index_type)p[4];
-    e->mode = cci_le16(p + 6);
-    e->uid = cci_le32(p + 8);
-    e->gid = cci_le32(p + 12);
-    e->mtime_sec = (int64_t)cci_le64(p + 16);
-    e->mtime_nsec = cci_le32(p + 24);
-    e->major = cci_le32(p + 28);
-    e->minor = cci_le32(p + 32);
-    e->size = cci_le64(p + 48);
-    e->path = (const char *)p + CCI_INDEX_FIXED;
-    e->target = e->path + cci_le32(p + 36) + 1;
-    e->xattrs = (struct cci_view){(const uint8_t *)e->target + cci_le32(p + 40) + 1, cci_le32(p + 44)};
-    e->extents = (struct cci_view){e->xattrs.p + e->xattrs.n, (size_t)cci_le64(p + 56)};
-    e->raw = p;
-}
-
-/* A string of n bytes and its NUL: whether it is one. */
-static bool cci_index_take_string(struct cci_view *v, uint32_t n)
-{
-    const uint8_t *s = cci_view_take(v, (size_t)n + 1);
-    return s && memchr(s, 0, (size_t)n + 1) == s + n;
-}
-
-/* Reads the next entry, checked; at the end *end is set and *e is not. */
-static cc_error_code cci_index_next(struct cci_index_reader *r, struct cci_index_entry *e, bool *end, cc_error *err)
-{
-    *end = r->count == 0;
-    if (*end)
-        return r->rest.n ? cci_index_bad(err, "bytes behind the last entry") : CC_OK;
-    struct cci_view v = r->rest;
-    const uint8_t *p = cci_view_take(&v, CCI_INDEX_FIXED);
-    if (!p || cci_le32(p) < CCI_INDEX_FIXED || cci_le32(p) > r->rest.n)
-        return cci_index_bad(err, "an entry is cut short");
-    v.n = cci_le32(p) - CCI_INDEX_FIXED;
-    if (!cci_index_take_string(&v, cci_le32(p + 36)) || !cci_index_take_string(&v, cci_le32(p + 40)) ||
-        !cci_view_take(&v, cci_le32(p + 44)) || v.n != cci_le64(p + 56))
-        return cci_index_bad(err, "the parts of an entry do not add up");
-    cci_index_entry_at(p, e);
-    const char *wrong = cci_index_check(e, r->data_blocks);
-    if (wrong)
-        return cci_index_bad(err, wrong);
-    (void)cci_view_take(&r->rest, cci_le32(p));
-    r->count--;
     return CC_OK;
 }
 

@@ -26,10 +26,12 @@
 
 struct cci_merge {
     struct cci_tree *tree;
-    uint32_t layer;
-    uint32_t steps;        /* still to spend */
-    struct cci_view known; /* a path that led to a directory, mostly the next entry's too, and */
-    uint32_t known_dir;    /* that directory; forgotten when a name is removed */
+    uint16_t layer;
+    uint32_t start;     /* place of the layer's index */
+    uint32_t steps;     /* still to spend */
+    char *known;        /* a path that led to a directory, mostly the next entry's too: CCI_INDEX_MAX_PATH bytes, */
+    size_t known_len;   /* so many of them in use, and */
+    uint32_t known_dir; /* that directory; forgotten when a name is removed */
     cc_error *err;
 };
 
@@ -57,14 +59,14 @@ static void cci_merge_remove(struct cci_merge *m, uint32_t id)
 /* Marks a name and the directories above it as this layer's. A marked name's directories are marked. */
 static void cci_merge_touch(struct cci_merge *m, uint32_t id)
 {
-    for (; m->tree->names[id].layer != m->layer; id = m->tree->names[id].parent)
-        m->tree->names[id].layer = m->layer;
+    for (; cci_tree_at(m->tree, id)->layer != m->layer; id = cci_tree_at(m->tree, id)->parent)
+        cci_tree_at(m->tree, id)->layer = m->layer;
 }
 
 static cc_error_code cci_merge_make_dir(struct cci_merge *m, uint32_t parent, struct cci_view name, uint32_t *id)
 {
-    uint32_t inode = cci_tree_new_inode(m->tree, NULL, m->layer);
-    return cci_tree_add(m->tree, parent, (const char *)name.p, name.n, inode, id, m->err);
+    const struct cci_tree_kind made = {CCI_INDEX_DIR, CCI_TREE_NONE, NULL, true};
+    return cci_tree_add(m->tree, parent, name, &made, id, m->err);
 }
 
 /* Takes the first component and the slashes behind it off a path. */
@@ -94,30 +96,32 @@ static cc_error_code cci_merge_step(struct cci_merge *m, const struct cci_index_
     if (part.n == 0 || (part.n == 1 && part.p[0] == '.'))
         return CC_OK;
     if (part.n == 2 && part.p[0] == '.' && part.p[1] == '.') {
-        *at = m->tree->names[*at].parent;
+        *at = cci_tree_at(m->tree, *at)->parent;
         return CC_OK;
     }
     if (part.n > CCI_INDEX_MAX_NAME)
         return cci_merge_fail(m, e, "a link on the way has a name longer than 255 bytes in it");
-    uint32_t id = cci_tree_find(m->tree, *at, (const char *)part.p, part.n);
+    uint32_t id = cci_tree_find(m->tree, *at, part);
     if (id == CCI_TREE_NONE && make)
         return cci_merge_make_dir(m, *at, part, at);
     if (id == CCI_TREE_NONE || cci_tree_is_dir(m->tree, id)) {
         *at = id;
         return CC_OK;
     }
-    const struct cci_index_entry meta = cci_tree_meta(cci_tree_inode(m->tree, id));
-    if (meta.type != CCI_INDEX_SYMLINK && make)
+    id = cci_tree_inode(m->tree, id);
+    bool link = cci_tree_at(m->tree, id)->type == CCI_INDEX_SYMLINK;
+    if (!link && make)
         return cci_merge_fail(m, e, "what should be its directory is none");
-    if (meta.type != CCI_INDEX_SYMLINK) {
+    if (!link) {
         *at = CCI_TREE_NONE;
         return CC_OK;
     }
     if (w->links == CCI_MERGE_MAX_LINKS)
         return cci_merge_fail(m, e, "too many symbolic links on the way to it");
+    const char *target = cci_tree_target(m->tree, id); /* stays where it is */
     w->links++;
-    w->rest[++w->depth] = (struct cci_view){(const uint8_t *)meta.target, strlen(meta.target)};
-    if (meta.target[0] == '/')
+    w->rest[++w->depth] = (struct cci_view){(const uint8_t *)target, strlen(target)};
+    if (target[0] == '/')
         *at = CCI_TREE_ROOT;
     return CC_OK;
 }
@@ -132,7 +136,7 @@ static cc_error_code cci_merge_resolve(struct cci_merge *m, const struct cci_ind
     w.depth = w.links = 0;
     *dir = m->known_dir;
     cc_error_code code = CC_OK;
-    if (*dir != CCI_TREE_NONE && n == m->known.n && memcmp(path, m->known.p, n) == 0)
+    if (*dir != CCI_TREE_NONE && n == m->known_len && memcmp(path, m->known, n) == 0)
         return CC_OK;
     *dir = CCI_TREE_ROOT;
     while (code == CC_OK && *dir != CCI_TREE_NONE) {
@@ -146,7 +150,8 @@ static cc_error_code cci_merge_resolve(struct cci_merge *m, const struct cci_ind
             code = cci_merge_step(m, e, &w, make, dir);
     }
     if (code == CC_OK) {
-        m->known = (struct cci_view){(const uint8_t *)path, n};
+        memcpy(m->known, path, n);
+        m->known_len = n;
         m->known_dir = *dir;
     }
     return code;
@@ -164,22 +169,22 @@ static cc_error_code cci_merge_split(struct cci_merge *m, const struct cci_index
 
 static uint32_t cci_merge_find(struct cci_merge *m, uint32_t dir, struct cci_view name)
 {
-    return dir == CCI_TREE_NONE ? CCI_TREE_NONE : cci_tree_find(m->tree, dir, (const char *)name.p, name.n);
+    return dir == CCI_TREE_NONE ? CCI_TREE_NONE : cci_tree_find(m->tree, dir, name);
 }
 
 /* Removes what lower layers made below `top`, and top itself when it is theirs and not to be kept. */
 static cc_error_code cci_merge_hide(struct cci_merge *m, uint32_t top, bool keep_top)
 {
     struct cci_tree *t = m->tree;
-    if (!keep_top && t->names[top].layer != m->layer) {
+    if (!keep_top && cci_tree_at(t, top)->layer != m->layer) {
         cci_merge_remove(m, top);
         return CC_OK;
     }
-    for (uint32_t id = t->names[top].first, next; id != CCI_TREE_NONE; id = next) {
+    for (uint32_t id = cci_tree_first(t, top), next; id != CCI_TREE_NONE; id = next) {
         cc_error_code code = cci_merge_spend(m);
         if (code != CC_OK)
             return code;
-        if (t->names[id].layer == m->layer) {
+        if (cci_tree_at(t, id)->layer == m->layer) {
             next = cci_tree_walk(t, id, top);
         } else {
             next = cci_tree_skip(t, id, top);
@@ -218,16 +223,27 @@ static cc_error_code cci_merge_hardlink(struct cci_merge *m, const struct cci_in
     if (target == CCI_TREE_NONE || cci_tree_is_dir(m->tree, target))
         return cci_merge_fail(m, e, "it is a hard link to something that is not there, or is a directory");
     if (target != id) {
-        uint32_t inode = m->tree->names[target].inode;
+        const struct cci_tree_kind link = {CCI_INDEX_HARDLINK, cci_tree_inode(m->tree, target), NULL, false};
         if (id != CCI_TREE_NONE)
             cci_merge_remove(m, id);
-        if (m->tree->inodes[inode].links == 0)
+        if (cci_tree_at(m->tree, link.entry)->links == 0)
             return cci_merge_fail(m, e, "it is a hard link to something that it replaces");
-        code = cci_tree_add(m->tree, dir, (const char *)name.p, name.n, inode, &id, m->err);
+        code = cci_tree_add(m->tree, dir, name, &link, &id, m->err);
     }
     if (code == CC_OK)
         cci_merge_touch(m, id);
     return code;
+}
+
+/* Whether the extents fit into the inode as they are: a few, none of them so long that it would be cut. */
+static bool cci_merge_is_plain(const struct cci_index_entry *e)
+{
+    struct cci_view v = e->extents;
+    struct cci_index_extent x;
+    bool plain = e->xattrs.n == 0 && v.n <= 16 * 4;
+    while (plain && cci_index_take_extent(&v, &x))
+        plain = x.count <= 32768;
+    return plain;
 }
 
 static cc_error_code cci_merge_entry(struct cci_merge *m, const struct cci_index_entry *e)
@@ -235,6 +251,8 @@ static cc_error_code cci_merge_entry(struct cci_merge *m, const struct cci_index
     struct cci_tree *t = m->tree;
     uint32_t dir, id = CCI_TREE_ROOT;
     struct cci_view name = {NULL, 0};
+    const struct cci_tree_kind kind = {e->type, m->start + e->place, e->type == CCI_INDEX_SYMLINK ? e->target : NULL,
+                                       cci_merge_is_plain(e)};
     cc_error_code code = CC_OK;
     if (e->type == CCI_INDEX_WHITEOUT || e->type == CCI_INDEX_OPAQUE)
         return cci_merge_whiteout(m, e);
@@ -247,36 +265,48 @@ static cc_error_code cci_merge_entry(struct cci_merge *m, const struct cci_index
         id = cci_merge_find(m, dir, name);
     }
     if (id != CCI_TREE_NONE && e->type == CCI_INDEX_DIR && cci_tree_is_dir(t, id)) {
-        cci_tree_inode(t, id)->entry = e->raw;
+        cci_tree_at(t, id)->entry = kind.entry;
+        cci_tree_at(t, id)->flags = kind.plain ? CCI_TREE_PLAIN : 0;
     } else {
         if (id != CCI_TREE_NONE)
             cci_merge_remove(m, id);
-        code = cci_tree_add(t, dir, (const char *)name.p, name.n, cci_tree_new_inode(t, e->raw, m->layer), &id, m->err);
+        code = cci_tree_add(t, dir, name, &kind, &id, m->err);
     }
     if (code == CC_OK)
         cci_merge_touch(m, id);
     return code;
 }
 
-/*
- * Puts layer number `layer` (from 0, lowest first, each once) over the tree. The bytes of its index must stay until
- * the tree is freed. After a failure the tree is good for nothing but cci_tree_free.
- */
-static cc_error_code cci_merge_layer(struct cci_tree *t, uint32_t layer, struct cci_view index, uint64_t *data_blocks,
-                                     cc_error *err)
+static cc_error_code cci_merge_all(struct cci_merge *m, struct cci_index_reader *r)
 {
-    struct cci_merge m = {t, layer, CCI_MERGE_MAX_STEPS, {NULL, 0}, CCI_TREE_NONE, err};
-    struct cci_index_reader r;
     struct cci_index_entry e;
     bool end = false;
+    cc_error_code code = cci_tree_add_layer(m->tree, r, &m->start, m->err);
+    while (code == CC_OK && (code = cci_index_next(r, &e, &end, m->err)) == CC_OK && !end) {
+        code = cci_tree_check(m->tree, m->err);
+        if (code == CC_OK)
+            code = cci_merge_entry(m, &e);
+    }
+    return code;
+}
+
+/*
+ * Puts the next layer (lowest first) over the tree. The file of its index is the caller's, and stays open until the
+ * tree is freed. After a failure the tree is good for nothing but cci_tree_free.
+ */
+static cc_error_code cci_merge_layer(struct cci_tree *t, cci_fd index, uint64_t *data_blocks, cc_error *err)
+{
+    struct cci_merge m = {t, (uint16_t)t->layer_count, 0, CCI_MERGE_MAX_STEPS, NULL, 0, CCI_TREE_NONE, err};
+    struct cci_index_reader r;
     cc_error_code code = cci_index_open(&r, index, err);
-    if (code != CC_OK)
+    if (code)
         return code;
     *data_blocks = r.data_blocks;
-    t->names[CCI_TREE_ROOT].layer = layer; /* so that touching ends there */
-    while ((code = cci_index_next(&r, &e, &end, err)) == CC_OK && !end)
-        if ((code = cci_tree_check(t, err)) != CC_OK || (code = cci_merge_entry(&m, &e)) != CC_OK)
-            return code;
+    cci_tree_at(t, CCI_TREE_ROOT)->layer = m.layer; /* so that touching ends there */
+    m.known = cci_mem_alloc(CCI_INDEX_MAX_PATH);
+    code = m.known ? cci_merge_all(&m, &r) : cci_fail_nomem(err);
+    cci_mem_free(m.known);
+    cci_index_close(&r);
     return code;
 }
 

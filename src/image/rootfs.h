@@ -18,15 +18,14 @@
 #include "store.h"
 
 #define CCI_ROOTFS_VERSION 1u                    /* of the metadata that we make; part of its name */
-#define CCI_ROOTFS_MAX_INDEX CCI_INDEX_MAX_BYTES /* of all layers together, in memory while they are merged */
+#define CCI_ROOTFS_MAX_INDEX CCI_INDEX_MAX_BYTES /* of all layers together */
 
 /* How files of the store are opened: a FIFO in the place of one must not hold us. */
 #define CCI_ROOTFS_READ (CCI_OS_RDONLY | CCI_OS_NOFOLLOW | CCI_OS_NONBLOCK)
 
 struct cci_rootfs_layer {
     cci_fd data;
-    uint8_t *memory; /* of its index, while metadata is made */
-    struct cci_view index;
+    cci_fd index; /* while metadata is made */
 };
 
 /* An image being opened. */
@@ -59,48 +58,35 @@ static struct cci_digest cci_rootfs_chain_id(const struct cci_layer *layers, siz
 
 /* ---- Making the metadata ---------------------------------------------------------------------------- */
 
-/* Reads a layer's index into memory. *total is what all of them take. */
-static cc_error_code cci_rootfs_read_index(struct cci_rootfs *r, size_t i, size_t *total)
+/* Opens a layer's index. *total is the size of all of them so far. */
+static cc_error_code cci_rootfs_open_index(struct cci_rootfs *r, size_t i, uint64_t *total)
 {
     struct cci_os_stat st;
     char *path = cci_layer_file(r->layers[i].path, "index");
     cci_fd fd = path ? cci_os_open(path, CCI_ROOTFS_READ, 0) : -ENOMEM;
     int bad = fd < 0 ? fd : cci_os_fstat(fd, &st);
     cc_error_code code = CC_OK;
-    if (bad < 0) {
+    r->open[i].index = fd;
+    if (bad < 0)
         code = cci_store_fail(r->err, bad, path, "open the index of a layer");
-    } else if (st.size > CCI_ROOTFS_MAX_INDEX - *total) {
+    else if (st.size > CCI_ROOTFS_MAX_INDEX - *total)
         code = cci_fail(r->err, CC_ERR_IO, r->layers[i].path,
                         "the image has too many files: its indexes are larger than 256 MiB");
-    } else {
-        uint8_t *p = cci_mem_alloc((size_t)st.size);
-        int64_t n = p ? cci_os_pread_all(fd, p, (size_t)st.size, 0) : -ENOMEM;
-        if (n < 0)
-            code = cci_store_fail(r->err, (int)n, path, "read the index of a layer");
-        r->open[i].memory = p;
-        r->open[i].index = (struct cci_view){p, n < 0 ? 0 : (size_t)n};
-        *total += r->open[i].index.n;
-    }
-    cci_os_close(fd);
+    else
+        *total += st.size;
     cci_mem_free(path);
     return code;
 }
 
 static cc_error_code cci_rootfs_merge(struct cci_rootfs *r, struct cci_tree *tree)
 {
-    size_t total = 0;
-    uint64_t entries = 0;
+    uint64_t total = 0;
     cc_error_code code = CC_OK;
     for (size_t i = 0; i < r->count && !code; i++) {
-        code = cci_rootfs_read_index(r, i, &total);
-        if (!code)
-            entries += cci_index_entries(r->open[i].index);
-    }
-    if (!code)
-        cci_tree_expect(tree, entries);
-    for (size_t i = 0; i < r->count && !code; i++) {
         uint64_t data_blocks = 0;
-        code = cci_merge_layer(tree, (uint32_t)i, r->open[i].index, &data_blocks, r->err);
+        code = cci_rootfs_open_index(r, i, &total);
+        if (!code)
+            code = cci_merge_layer(tree, r->open[i].index, &data_blocks, r->err);
         if (!code && data_blocks != r->blocks[i])
             code = cci_index_bad(r->err, "its data has another size");
         if (code && r->err && !r->err->path)
@@ -130,7 +116,7 @@ static cc_error_code cci_rootfs_write(struct cci_rootfs *r, struct cci_tree *tre
     cci_fd fd = cci_os_open(path, CCI_OS_RDWR | CCI_OS_CREATE | CCI_OS_EXCL, 0600);
     if (fd < 0)
         return cci_store_fail(r->err, fd, path, "write the metadata of a root filesystem");
-    cc_error_code code = cci_ext4_write(tree, r->blocks, (uint32_t)r->count, &id, fd, size, r->err);
+    cc_error_code code = cci_ext4_write(tree, &id, fd, size, r->err);
     int bad = code ? 0 : cci_os_fsync(fd);
     if (bad == 0 && !code)
         bad = cci_os_rename(path, r->path);
@@ -258,7 +244,7 @@ static cc_error_code cci_rootfs_open(const struct cci_store *store, const struct
     r.open = cci_mem_zalloc(count, sizeof(*r.open));
     r.blocks = cci_mem_zalloc(count, sizeof(*r.blocks));
     for (size_t i = 0; i < count && r.open; i++)
-        r.open[i].data = CCI_NO_FD;
+        r.open[i].data = r.open[i].index = CCI_NO_FD;
     if (!r.path || !r.open || !r.blocks)
         code = cci_fail_nomem(err);
     if (!code)
@@ -269,7 +255,7 @@ static cc_error_code cci_rootfs_open(const struct cci_store *store, const struct
         cci_disk_free(out);
     for (size_t i = 0; i < count && r.open; i++) {
         cci_os_close(r.open[i].data);
-        cci_mem_free(r.open[i].memory);
+        cci_os_close(r.open[i].index);
     }
     cci_mem_free(r.open);
     cci_mem_free(r.blocks);

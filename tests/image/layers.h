@@ -4,18 +4,24 @@
  *     layer_begin(); layer_dir("usr"); layer_file("usr/a", 5000); layer_whiteout("etc/b"); struct cci_view v =
  * layer_end();
  *
- * A file takes its blocks from the layer's data in order; nobody fills them. The view lives until free_layers.
+ * A file takes its blocks from the layer's data in order; nobody fills them. The view lives until free_layers, as do
+ * the files in memory that index_file makes of views. Whoever includes this defines _GNU_SOURCE first.
  */
 #ifndef TESTS_IMAGE_LAYERS_H
 #define TESTS_IMAGE_LAYERS_H
 
-#include "../../src/image/layer_index.h"
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "../../src/image/index_reader.h"
 #include "../check.h"
 
 static struct cci_index_writer layer_writer;
 static uint64_t layer_data; /* bytes */
 static uint8_t *layer_kept[64];
 static size_t layer_kept_count;
+static int layer_fds[64];
+static size_t layer_fd_count;
 
 static void layer_begin(void)
 {
@@ -92,9 +98,21 @@ static struct cci_view layer_end(void)
     return v;
 }
 
+/* An index as a file. */
+static cci_fd index_file(struct cci_view v)
+{
+    int fd = memfd_create("index", MFD_CLOEXEC);
+    CHECK(fd >= 0 && layer_fd_count < CCI_COUNT(layer_fds));
+    CHECK(cci_os_pwrite_all(fd, v.p, v.n, 0) == 0);
+    layer_fds[layer_fd_count++] = fd;
+    return fd;
+}
+
 static void free_layers(void)
 {
     layer_begin();
+    while (layer_fd_count)
+        close(layer_fds[--layer_fd_count]);
     while (layer_kept_count)
         free(layer_kept[--layer_kept_count]);
 }

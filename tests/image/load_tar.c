@@ -9,6 +9,7 @@
  * index: type, mode, owner, time, size, device, extents, digest of the contents, path, target, attributes, strings with
  * bytes that are not plain as %XX. Or the error; the exit code is the error's.
  */
+#include "../../src/image/index_reader.h"
 #include "../../src/image/export.h"
 #include "../../src/image/load_dir.h"
 #include "../../src/image/rootfs.h"
@@ -73,24 +74,21 @@ static void print_entry(cci_fd data, struct cci_index_entry *e)
 
 static void print_index(const char *layer)
 {
-    struct cci_index_reader r = {{NULL, 0}, 0, 0};
+    struct cci_index_reader r = {0};
     struct cci_index_entry e;
-    struct cci_os_stat st;
     bool end = false;
     cc_error err = {0};
     char *index_path = cci_layer_file(layer, "index"), *data_path = cci_layer_file(layer, "data");
     cci_fd fd = cci_os_open(index_path, CCI_OS_RDONLY, 0), data = cci_os_open(data_path, CCI_OS_RDONLY, 0);
-    if (fd < 0 || data < 0 || cci_os_fstat(fd, &st) < 0)
+    if (fd < 0 || data < 0)
         exit(3);
-    uint8_t *p = malloc(st.size);
-    struct cci_view bytes = {p, (size_t)cci_os_pread_all(fd, p, st.size, 0)};
-    cc_error_code code = cci_index_open(&r, bytes, &err);
+    cc_error_code code = cci_index_open(&r, fd, &err);
     while (!code && !(code = cci_index_next(&r, &e, &end, &err)) && !end)
         print_entry(data, &e);
     if (code)
         printf("damaged index: %s\n", err.message);
     cci_error_release(&err);
-    free(p);
+    cci_index_close(&r);
     cci_os_close(fd);
     cci_os_close(data);
     cci_mem_free(index_path);

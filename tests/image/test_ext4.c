@@ -71,10 +71,10 @@ static cc_error_code write_fs(struct cci_view index, uint64_t *meta)
     char path[300];
     (void)snprintf(path, sizeof(path), "%s/fs", dir);
     CHECK_OK(cci_tree_init(&tree, &err), err);
-    cc_error_code code = cci_merge_layer(&tree, 0, index, &blocks, &err);
+    cc_error_code code = cci_merge_layer(&tree, index_file(index), &blocks, &err);
     cci_fd fd = cci_os_open(path, CCI_OS_RDWR | CCI_OS_CREATE | CCI_OS_TRUNC, 0600);
     if (!code)
-        code = cci_ext4_write(&tree, &blocks, 1, &id, fd, meta, &err);
+        code = cci_ext4_write(&tree, &id, fd, meta, &err);
     if (!code)
         CHECK(cci_os_truncate(fd, *meta + blocks * CCI_EXT4_BLOCK) == 0);
     cci_os_close(fd);
@@ -346,6 +346,107 @@ static void test_too_large_for_a_disk(void)
     free_layers();
 }
 
+/* Every byte of an index changed after it was merged: an error, or a filesystem of other files, never a crash. */
+static void test_an_index_that_changes(void)
+{
+    static const struct cci_ext4_identity id = {{1}, {2}, "test", CCI_EXT4_RO_COMPAT};
+    char target[100];
+    unsigned refused = 0;
+    layer_begin();
+    fragmented_file("f", 5);
+    file_with_xattrs("x", 1, 200, 'x'); /* in a block, */
+    file_with_xattrs("y", 1, 200, 'x'); /* which is shared, */
+    file_with_xattrs("z", 1, 20, 'z');  /* in the inode */
+    memset(target, 't', sizeof(target));
+    target[sizeof(target) - 1] = '\0';
+    layer_symlink("l", target);
+    layer_dir("d");
+    layer_file("d/plain", 5000);
+    struct cci_view v = layer_end();
+    cci_fd index = index_file(v), out = cci_os_tmpfile(dir);
+    CHECK(out >= 0);
+    for (size_t at = 0; at < v.n; at++) {
+        struct cci_tree tree;
+        uint64_t blocks, size;
+        uint8_t other = v.p[at] ^ (at % 2 ? 0x01 : 0xff);
+        CHECK_OK(cci_tree_init(&tree, &err), err);
+        CHECK_OK(cci_merge_layer(&tree, index, &blocks, &err), err);
+        CHECK(cci_os_pwrite_all(index, &other, 1, at) == 0);
+        cc_error_code code = cci_ext4_write(&tree, &id, out, &size, &err);
+        CHECK(code == CC_OK || (code == CC_ERR_IO && strstr(err.message, "damaged")) ||
+              (code == CC_ERR_IO && strstr(err.message, "cannot store a file")));
+        refused += code != CC_OK;
+        CHECK(cci_os_pwrite_all(index, v.p + at, 1, at) == 0);
+        cci_error_release(&err);
+        cci_tree_free(&tree);
+    }
+    struct cci_tree cut;
+    uint64_t blocks, size;
+    CHECK_OK(cci_tree_init(&cut, &err), err);
+    CHECK_OK(cci_merge_layer(&cut, index, &blocks, &err), err);
+    CHECK(cci_os_truncate(index, v.n / 2) == 0);
+    CHECK_EQ_INT(cci_ext4_write(&cut, &id, out, &size, &err), CC_ERR_IO);
+    CHECK(strstr(err.message, "it changed while it was read"));
+    cci_error_release(&err);
+    cci_tree_free(&cut);
+    cci_os_close(out);
+    free_layers();
+    CHECK(refused > v.n / 4);
+}
+
+/* ---- Memory --------------------------------------------------------------------------------------------------- */
+
+static size_t in_use, most_in_use;
+
+/* Counts what is in use; the size is in front of each piece. */
+static void *counting(void *ctx, void *old, size_t size)
+{
+    size_t *head = old ? (size_t *)old - 2 : NULL;
+    (void)ctx;
+    in_use -= head ? *head : 0;
+    if (size == 0) {
+        free(head);
+        return NULL;
+    }
+    head = realloc(head, size + 2 * sizeof(*head));
+    *head = size;
+    in_use += size;
+    most_in_use = CCI_MAX(most_in_use, in_use);
+    return head + 2;
+}
+
+/* The most that making a filesystem of so many files takes, in directories of `each`. */
+static size_t memory_of(unsigned files, unsigned each)
+{
+    cc_allocator usual = cci_mem_hook;
+    char name[20];
+    uint64_t meta;
+    layer_begin();
+    for (unsigned i = 0; i < files / each; i++) {
+        (void)snprintf(name, sizeof(name), "directory%u", i);
+        names(name, each, 8, CCI_INDEX_FILE);
+    }
+    struct cci_view v = layer_end();
+    in_use = most_in_use = 0;
+    cci_mem_hook.realloc_fn = counting;
+    cc_error_code code = write_fs(v, &meta);
+    cci_mem_hook = usual;
+    free_layers();
+    CHECK_OK(code, err);
+    CHECK_EQ_INT(in_use, 0);
+    return most_in_use;
+}
+
+/* A file's record, name (here 14 bytes), number and slot are about 50 bytes; its entry in the index, 100 and more, and
+ * its inode, 256, are not held. A directory's names are sorted by themselves. */
+static void test_memory_for_each_file(void)
+{
+    size_t few = memory_of(20000, 100), many = memory_of(200000, 100), flat = memory_of(200000, 200000);
+    CHECK(few < (6u << 20));
+    CHECK((many - few) / 180000 < 64);
+    CHECK((flat - few) / 180000 < 72);
+}
+
 /* ---- The root filesystem in its store ------------------------------------------------------------------------ */
 
 static struct cci_store *store;
@@ -568,7 +669,7 @@ static void test_writing_ends_with_the_wait(void)
 {
     struct cci_wait wait = {CCI_FOREVER, cci_cancel_new()};
     const struct cci_ext4_identity id = {{0}, {0}, "", CCI_EXT4_RO_COMPAT};
-    uint64_t blocks = 0, size, stopped = 0;
+    uint64_t size, stopped = 0;
     cci_cancel_fire(wait.cancel);
     cc_error_code code = CC_ERR_CANCELLED;
     for (uint32_t ahead = 1; code == CC_ERR_CANCELLED; ahead += 1 + ahead / 8, stopped++) {
@@ -579,12 +680,12 @@ static void test_writing_ends_with_the_wait(void)
         names("e", 300, 20, CCI_INDEX_FILE);
         struct cci_view index = layer_end();
         CHECK_OK(cci_tree_init(&tree, &err), err);
-        CHECK_OK(cci_merge_layer(&tree, 0, index, &data, &err), err);
+        CHECK_OK(cci_merge_layer(&tree, index_file(index), &data, &err), err);
         tree.wait = &wait;
         tree.turns = CCI_TREE_TURNS - ahead; /* the only look is at this name */
         cci_fd fd = cci_os_tmpfile(dir);
         CHECK(fd >= 0);
-        code = cci_ext4_write(&tree, &blocks, 1, &id, fd, &size, &err);
+        code = cci_ext4_write(&tree, &id, fd, &size, &err);
         CHECK(code == CC_OK || code == CC_ERR_CANCELLED);
         cci_error_release(&err);
         cci_os_close(fd);
@@ -671,6 +772,8 @@ int main(void)
     RUN(test_attributes_too_large);
     RUN(test_access_control_lists);
     RUN(test_too_large_for_a_disk);
+    RUN(test_an_index_that_changes);
+    RUN(test_memory_for_each_file);
     RUN(test_rootfs_is_cached_and_repeatable);
     RUN(test_rootfs_of_a_damaged_index);
     RUN(test_chain_id);

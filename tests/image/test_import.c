@@ -7,6 +7,7 @@
  */
 #include "store_dir.h"
 
+#include "../../src/image/index_reader.h"
 #include "../../src/image/source.h"
 #include "../check.h"
 #include "tar_make.h"
@@ -69,20 +70,21 @@ static uint8_t *slurp(const struct cci_layer *l, const char *name, size_t *n)
     return p;
 }
 
-/* The entry of a path; its views point into *index, which the caller frees. */
-static bool find(const struct cci_layer *l, const char *path, uint8_t **index, struct cci_index_entry *e)
+/* The entry of a path; its views point into *window, which the caller frees. */
+static bool find(const struct cci_layer *l, const char *path, uint8_t **window, struct cci_index_entry *e)
 {
     struct cci_index_reader r;
     bool end = false;
-    struct cci_view bytes;
-    *index = slurp(l, "index", &bytes.n);
-    bytes.p = *index;
-    CHECK_OK(cci_index_open(&r, bytes, &err), err);
-    for (;;) {
+    char *file = cci_layer_file(l->path, "index");
+    cci_fd fd = cci_os_open(file, CCI_OS_RDONLY, 0);
+    cci_mem_free(file);
+    CHECK_OK(cci_index_open(&r, fd, &err), err);
+    do
         CHECK_OK(cci_index_next(&r, e, &end, &err), err);
-        if (end || strcmp(e->path, path) == 0)
-            return !end;
-    }
+    while (!end && strcmp(e->path, path) != 0);
+    cci_os_close(fd);
+    *window = r.window;
+    return !end;
 }
 
 static void remove_layers(void)

@@ -3,17 +3,17 @@
  * Each test merges a few layers and compares the tree, written as one line: names in order, "/" behind directories,
  * "@" and the target behind links, "=" and the layer behind files; the contents of a directory in brackets.
  */
+#define _GNU_SOURCE
 #include "../../src/image/merge.h"
+#include "../../src/image/tree_entry.h"
 #include "layers.h"
 
 static struct cci_tree tree;
-static uint32_t layer_count;
 static cc_error err;
 
 static void begin(void)
 {
     layer_begin();
-    layer_count = 0;
     cci_error_release(&err);
     CHECK_OK(cci_tree_init(&tree, &err), err);
 }
@@ -21,7 +21,7 @@ static void begin(void)
 static cc_error_code merge_end(void)
 {
     uint64_t blocks;
-    return cci_merge_layer(&tree, layer_count++, layer_end(), &blocks, &err);
+    return cci_merge_layer(&tree, index_file(layer_end()), &blocks, &err);
 }
 
 static void next(void)
@@ -29,30 +29,38 @@ static void next(void)
     CHECK_OK(merge_end(), err);
 }
 
+/* Of a complete tree. */
 static void show(uint32_t dir, char *out, size_t size)
 {
-    for (uint32_t id = tree.names[dir].first; id != CCI_TREE_NONE; id = tree.names[id].next) {
-        const struct cci_tree_inode *inode = cci_tree_inode(&tree, id);
+    for (uint32_t id = cci_tree_first(&tree, dir); id != CCI_TREE_NONE; id = cci_tree_next(&tree, id)) {
+        uint32_t inode = cci_tree_inode(&tree, id);
+        struct cci_view text = cci_tree_text(&tree, id);
         size_t n = strlen(out);
-        (void)snprintf(out + n, size - n, "%s%.*s", n && out[n - 1] != '[' ? " " : "", (int)tree.names[id].text_len,
-                       tree.names[id].text);
+        (void)snprintf(out + n, size - n, "%s%.*s", n && out[n - 1] != '[' ? " " : "", (int)text.n,
+                       (const char *)text.p);
         n = strlen(out);
-        if (cci_tree_type(inode) == CCI_INDEX_SYMLINK)
-            (void)snprintf(out + n, size - n, "@%s", cci_tree_meta(inode).target);
-        else if (cci_tree_type(inode) == CCI_INDEX_DIR)
+        if (cci_tree_type(&tree, id) == CCI_INDEX_SYMLINK)
+            (void)snprintf(out + n, size - n, "@%s", cci_tree_target(&tree, inode));
+        else if (cci_tree_is_dir(&tree, id))
             (void)snprintf(out + n, size - n, "/[");
         else
-            (void)snprintf(out + n, size - n, "=%u", inode->layer);
-        if (cci_tree_type(inode) == CCI_INDEX_DIR) {
+            (void)snprintf(out + n, size - n, "=%u", cci_tree_layer_of(&tree, cci_tree_at(&tree, inode)->entry));
+        if (cci_tree_is_dir(&tree, id)) {
             show(id, out, size);
             (void)snprintf(out + strlen(out), size - strlen(out), "]");
         }
     }
 }
 
+static uint32_t find(uint32_t dir, const char *name)
+{
+    return cci_tree_find(&tree, dir, (struct cci_view){(const uint8_t *)name, strlen(name)});
+}
+
 static void expect(const char *want)
 {
     char got[2000] = "";
+    cci_tree_finish(&tree);
     show(CCI_TREE_ROOT, got, sizeof(got));
     cci_tree_free(&tree);
     free_layers();
@@ -155,13 +163,17 @@ static void test_directory_keeps_contents_and_takes_metadata(void)
     e.mode = 0700;
     layer_entry(&e);
     next();
-    const struct cci_tree_inode *d = cci_tree_inode(&tree, cci_tree_find(&tree, CCI_TREE_ROOT, "d", 1));
-    unsigned mode = cci_tree_meta(d).mode, uid = cci_tree_meta(d).uid,
-             root = cci_tree_meta(cci_tree_inode(&tree, CCI_TREE_ROOT)).mode;
+    struct cci_tree_reader r;
+    struct cci_index_entry got, root;
+    CHECK_OK(cci_tree_reader_init(&r, &tree, &err), err);
+    uint32_t d = find(CCI_TREE_ROOT, "d");
+    CHECK_OK(cci_tree_entry(&r, CCI_TREE_ROOT, cci_tree_at(&tree, CCI_TREE_ROOT)->entry, &root, &err), err);
+    CHECK_OK(cci_tree_entry(&r, d, cci_tree_at(&tree, d)->entry, &got, &err), err);
+    cci_tree_reader_free(&r);
     expect("d/[a=0]");
-    CHECK_EQ_INT(mode, 01777);
-    CHECK_EQ_INT(uid, 70000);
-    CHECK_EQ_INT(root, 0700);
+    CHECK_EQ_INT(got.mode, 01777);
+    CHECK_EQ_INT(got.uid, 70000);
+    CHECK_EQ_INT(root.mode, 0700);
 }
 
 static void test_later_of_two_in_a_layer_wins(void)
@@ -229,9 +241,9 @@ static void test_hard_links(void)
     layer_whiteout("a");
     layer_hardlink("c", "c"); /* to itself: nothing happens */
     next();
-    uint32_t b = cci_tree_find(&tree, CCI_TREE_ROOT, "b", 1), c = cci_tree_find(&tree, CCI_TREE_ROOT, "c", 1);
-    bool same = tree.names[b].inode == tree.names[c].inode;
-    uint32_t links = cci_tree_inode(&tree, b)->links;
+    uint32_t b = cci_tree_inode(&tree, find(CCI_TREE_ROOT, "b")), c = cci_tree_inode(&tree, find(CCI_TREE_ROOT, "c"));
+    bool same = b == c;
+    uint32_t links = cci_tree_at(&tree, b)->links;
     expect("b=0 c=0");
     CHECK(same);
     CHECK_EQ_INT(links, 2);
@@ -274,11 +286,8 @@ static void test_depth(void)
     CHECK_EQ_INT(tree.name_count, 1 + CCI_INDEX_MAX_PATH / 2 + 1 + 1);
     layer_whiteout("d");
     next();
-    char want[CCI_INDEX_MAX_PATH + 3] = "s@";
-    memcpy(want + 2, path, sizeof(path));
-    const struct cci_tree_inode *s = cci_tree_inode(&tree, tree.names[CCI_TREE_ROOT].first);
-    bool only =
-        tree.names[tree.names[CCI_TREE_ROOT].first].next == CCI_TREE_NONE && cci_tree_type(s) == CCI_INDEX_SYMLINK;
+    uint32_t s = cci_tree_first(&tree, CCI_TREE_ROOT);
+    bool only = cci_tree_next(&tree, s) == CCI_TREE_NONE && cci_tree_type(&tree, s) == CCI_INDEX_SYMLINK;
     cci_tree_free(&tree);
     free_layers();
     CHECK(only);
@@ -441,6 +450,14 @@ static void test_xattrs_stay_sorted_and_unique(void)
     cci_buf_free(&set);
 }
 
+static cc_error_code merge_bytes(struct cci_tree *t, struct cci_view v)
+{
+    uint64_t blocks;
+    cc_error_code code = cci_merge_layer(t, index_file(v), &blocks, NULL);
+    close(layer_fds[--layer_fd_count]);
+    return code;
+}
+
 /* Every byte of an index damaged in turn: an error or another index, never a crash (the sanitizers watch). */
 static void test_damaged_indexes(void)
 {
@@ -456,19 +473,17 @@ static void test_damaged_indexes(void)
     uint8_t *bytes = layer_kept[layer_kept_count - 1];
     unsigned refused = 0;
     for (size_t cut = 0; cut < v.n; cut++) {
-        uint64_t blocks;
         struct cci_tree t;
         CHECK_OK(cci_tree_init(&t, &err), err);
-        CHECK(cci_merge_layer(&t, 0, (struct cci_view){bytes, cut}, &blocks, NULL) == CC_ERR_IO);
+        CHECK(merge_bytes(&t, (struct cci_view){bytes, cut}) == CC_ERR_IO);
         cci_tree_free(&t);
     }
     for (size_t at = 0; at < v.n * 3; at++) {
         static const uint8_t flips[3] = {0xff, 0x01, 0x80};
-        uint64_t blocks;
         struct cci_tree t;
         CHECK_OK(cci_tree_init(&t, &err), err);
         bytes[at / 3] ^= flips[at % 3];
-        refused += cci_merge_layer(&t, 0, v, &blocks, NULL) != CC_OK;
+        refused += merge_bytes(&t, v) != CC_OK;
         bytes[at / 3] ^= flips[at % 3];
         cci_tree_free(&t);
     }
