@@ -1069,7 +1069,8 @@ typedef struct {
 typedef void (*cc_copy_progress_callback)(const cc_copy_progress *progress, void *user_data);
 
 typedef struct {
-    bool keep_owner;                    /* keep owners, as numbers, and setuid and setgid bits; false: the copy is
+    bool keep_owner;                    /* keep owners, as numbers (copy_out: if the caller may give files away), and
+                                           setuid and setgid bits; false: the copy is
                                            root's in the guest, the caller's on the host, and has no such bits */
     cc_copy_progress_callback progress; /* NULL: none */
     void *user_data;                    /* for the callback */

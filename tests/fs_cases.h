@@ -139,13 +139,13 @@ static const struct fs_case fs_cases[] = {
 /* Runs the table below directory `scratch`. */
 static void fs_run_cases(const char *scratch)
 {
-    char a[900], b[900];
+    char path[900], other[900];
     for (size_t i = 0; i < sizeof(fs_cases) / sizeof(fs_cases[0]); i++) {
         const struct fs_case *c = &fs_cases[i];
         bool plain = c->op == FS_SYMLINK || !c->a[0] || c->a[0] == '/'; /* a link's target stands as it is */
-        (void)snprintf(a, sizeof(a), "%s%s%s", plain ? "" : scratch, plain ? "" : "/", c->a);
-        (void)snprintf(b, sizeof(b), "%s/%s", scratch, c->b ? c->b : "");
-        int got = fs_do(c, a, b);
+        (void)snprintf(path, sizeof(path), "%s%s%s", plain ? "" : scratch, plain ? "" : "/", c->a);
+        (void)snprintf(other, sizeof(other), "%s/%s", scratch, c->b ? c->b : "");
+        int got = fs_do(c, path, other);
         if (got != c->want)
             printf("# case %zu, operation %d of %.60s: %d\n", i, (int)c->op, c->a, got);
         CHECK_EQ_INT(got, c->want);

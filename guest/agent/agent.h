@@ -26,6 +26,7 @@
  *   watch.c    what happens to files
  *   handle.c   open files
  *   slow.c     which file systems may keep one waiting
+ *   slowfile.c reading and writing whole files there
  *   mount.c    shares of the host
  *   system.c   CONFIGURE and SHUTDOWN
  *   stop.c     STOP
@@ -275,6 +276,12 @@ void watch_request(uint64_t id, struct cci_proto_reader *in);
 int stream_send(int fd, const uint8_t *p, size_t n);
 int stream_end(int fd, uint64_t id, int status, const char *what);
 
+void file_read_open(uint64_t id, int fd, const struct stat *st); /* READ_FILE from here on; fd is taken over */
+int write_all(int fd, const uint8_t *p, size_t n);               /* 0 or errno */
+bool stream_receive(int fd, uint8_t *p, size_t n);               /* as stream_send */
+
+void slow_read(uint64_t id, const char *path);
+void slow_write(uint64_t id, const char *path, mode_t mode, bool streamed, const uint8_t *p, size_t n);
 void slow_init(void);
 bool slow_anywhere(void); /* somewhere a file system is mounted that may keep one waiting for long */
 bool slow_file(int fd);   /* this file is on one */

@@ -71,7 +71,7 @@ static void copy_out(struct copy *c)
 
 /* ---- in -------------------------------------------------------------------------------------- */
 
-static bool receive_all(int fd, uint8_t *p, size_t n)
+bool stream_receive(int fd, uint8_t *p, size_t n)
 {
     while (n) {
         ssize_t k = recv(fd, p, n, MSG_WAITALL);
@@ -91,12 +91,12 @@ static int take_frames(struct copy *c, struct cci_xfer_in *t, uint8_t *buf)
     int r = 0;
     while (!r && !t->ended) {
         struct cci_proto_header h;
-        if (!receive_all(c->stream, head, sizeof head))
+        if (!stream_receive(c->stream, head, sizeof head))
             return -ECONNRESET;
         h = cci_proto_load_header(head);
         if (h.length > CCI_PROTO_MAX_DATA)
             return -EPROTO;
-        if (!receive_all(c->stream, buf, h.length))
+        if (!stream_receive(c->stream, buf, h.length))
             return -ECONNRESET;
         r = cci_xfer_frame(t, h.type, buf, h.length);
     }

@@ -31,15 +31,29 @@ static void read_detach(struct request *r)
     request_free(r);
 }
 
+void file_read_open(uint64_t id, int fd, const struct stat *st)
+{
+    struct request *r = request_new(sizeof *r, id);
+    struct feed *f;
+    r->detach = read_detach;
+    f = feed_new(r, CCI_CHANNEL_FILE, fd, !S_ISREG(st->st_mode) && !S_ISDIR(st->st_mode), CCI_PROTO_INLINE,
+                 read_settled);
+    if (S_ISREG(st->st_mode))
+        f->size = (uint64_t)st->st_size;
+    feed_start(f);
+}
+
 void file_read(uint64_t id, struct cci_proto_reader *in)
 {
     const char *path = get_cstr(in);
-    struct request *r;
-    struct feed *f;
     struct stat st;
     int fd;
     if (!path) {
         reply(id, EPROTO, "malformed request");
+        return;
+    }
+    if (slow_anywhere()) {
+        slow_read(id, path);
         return;
     }
     /* Without O_NONBLOCK a FIFO with no writer would hold up everyone. */
@@ -50,12 +64,7 @@ void file_read(uint64_t id, struct cci_proto_reader *in)
             close(fd);
         return;
     }
-    r = request_new(sizeof *r, id);
-    r->detach = read_detach;
-    f = feed_new(r, CCI_CHANNEL_FILE, fd, !S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode), CCI_PROTO_INLINE, read_settled);
-    if (S_ISREG(st.st_mode))
-        f->size = (uint64_t)st.st_size;
-    feed_start(f);
+    file_read_open(id, fd, &st);
 }
 
 /* ---- writing --------------------------------------------------------------------------------- */
@@ -65,7 +74,7 @@ struct writing {
     int fd;
 };
 
-static int write_all(int fd, const uint8_t *p, size_t n)
+int write_all(int fd, const uint8_t *p, size_t n)
 {
     while (n) {
         ssize_t k = write(fd, p, n);
@@ -118,6 +127,10 @@ void file_write(uint64_t id, struct cci_proto_reader *in)
     int fd, err;
     if (!path || in->bad) {
         reply(id, EPROTO, "malformed request");
+        return;
+    }
+    if (slow_anywhere()) {
+        slow_write(id, path, mode, streamed, p, n);
         return;
     }
     fd = openat(AT_FDCWD, path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, mode);

@@ -32,7 +32,7 @@ static void look(void)
 {
     char *line = NULL;
     size_t cap = 0;
-    int fd = dup(mounts.fd);
+    int fd = fcntl(mounts.fd, F_DUPFD_CLOEXEC, 0);
     FILE *f = fd < 0 ? NULL : fdopen(fd, "r");
     anywhere = false;
     if (!f) {

@@ -25,6 +25,7 @@ struct cci_copy {
     struct cci_call call;
     struct cci_path_request request;
     struct cci_stream *stream; /* NULL before it is dialled */
+    bool attached;             /* the agent knows what it is for */
     struct cci_stream_io io;
     const struct cci_copy_options *options;
     const struct cci_wait *wait;
@@ -94,7 +95,9 @@ static cc_error_code cci_copy_open(struct cci_copy *c, struct cci_control *ctl, 
     cci_proto_put64(&w, c->call.id);
     cci_proto_put32(&w, CCI_CHANNEL_FILE);
     *ready = true;
-    return cci_stream_io_write(&c->io, attach, sizeof(attach), &done, c->wait, c->err);
+    code = cci_stream_io_write(&c->io, attach, sizeof(attach), &done, c->wait, c->err);
+    c->attached = code == CC_OK;
+    return code;
 }
 
 static void cci_copy_close(struct cci_copy *c)
@@ -103,6 +106,8 @@ static void cci_copy_close(struct cci_copy *c)
         cci_stream_io_end(&c->io);
         cci_stream_close(c->stream);
     }
+    if (c->call.invited && !c->attached) /* the request may be answered, but its stream waits */
+        cci_call_aside(&c->call, CCI_MSG_DETACH, 0);
     cci_call_end(&c->call);
 }
 
@@ -235,7 +240,7 @@ static cc_error_code cci_copy_out_fail(struct cci_copy *c, int r)
         return cci_fail_nomem(c->err);
     if (r == -EPROTO)
         return cci_fail(c->err, CC_ERR_IO, c->request.path, "the guest's agent sent a copy that breaks the protocol");
-    if (r == -EDQUOT && ((t->max_entries && t->entries > t->max_entries) || t->max_bytes))
+    if (t->over_limit)
         return cci_fail_errno(c->err, CC_ERR_IO, EDQUOT, t->to, "the guest sent more than the limits of the copy");
     return cci_copy_fail(c->err, -r, t->to, t->path.n ? (char *)t->path.p : "");
 }

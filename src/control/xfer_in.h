@@ -48,6 +48,7 @@ struct cci_xfer_in {
     void *ctx;
     uint64_t max_bytes, max_entries; /* 0: no limit */
     uint64_t bytes, entries;         /* so far */
+    bool over_limit;                 /* it failed because of those */
     bool begun, ended;               /* the first entry came; END did */
     int sys_errno;                   /* END's */
     char what[256];                  /* END's */
@@ -343,7 +344,8 @@ static int cci_xfer_on_entry(struct cci_xfer_in *t, const uint8_t *p, size_t n)
     if (!cci_xfer_in_path(t))
         return -ENOMEM;
     t->entries++;
-    if (t->max_entries && t->entries > t->max_entries)
+    t->over_limit = t->max_entries && t->entries > t->max_entries;
+    if (t->over_limit)
         return -EDQUOT;
     r = t->begun ? cci_xfer_make(t, t->levels[t->depth - 1].fd, t->entry.name) : cci_xfer_begin(t);
     return r ? r : t->step(t->ctx);
@@ -356,7 +358,8 @@ static int cci_xfer_on_bytes(struct cci_xfer_in *t, const uint8_t *p, uint64_t n
         return -EPROTO;
     if (n > (uint64_t)INT64_MAX - t->at)
         return -EFBIG;
-    if (t->max_bytes && (n > t->max_bytes || t->bytes > t->max_bytes - n))
+    t->over_limit = t->max_bytes && (n > t->max_bytes || t->bytes > t->max_bytes - n);
+    if (t->over_limit)
         return -EDQUOT;
     int r = p ? cci_os_pwrite_all(t->file, p, (size_t)n, t->at) : 0;
     t->hole = !p;
