@@ -412,7 +412,7 @@ void exec_request(uint64_t id, struct cci_proto_reader *in)
             end++;
         *end = home = join("HOME=", s.who.home, ""); /* get_list left room */
     }
-    if (!err && (s.flags & CCI_EXEC_MAKE_DIR) && *s.dir) {
+    if (!err && (s.flags & CCI_EXEC_MAKE_DIR) && *s.dir && strcmp(s.dir, "/")) {
         err = make_dirs(s.dir, 0755);
         what = "mkdir";
     }

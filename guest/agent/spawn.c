@@ -86,7 +86,7 @@ static void child(const struct spawn *s, volatile struct failure *failed)
     if (s->tty)
         ioctl(0, TIOCSCTTY, 0);
     failed->what = "chdir";
-    if (chdir(*s->dir ? s->dir : "/"))
+    if (*s->dir && strcmp(s->dir, "/") && chdir(s->dir)) /* we are in "/" */
         err = errno;
     if (!err) {
         failed->what = "set user";

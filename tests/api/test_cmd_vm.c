@@ -468,6 +468,27 @@ static void test_timeout(void)
     cc_cmd_free(cmd);
 }
 
+/* What the image says of users may change at any time, also without a change of size. */
+static void test_users_change(void)
+{
+    for (int uid = 71; uid < 75; uid++) {
+        char script[120], want[20];
+        uint8_t *out;
+        size_t n;
+        (void)snprintf(script, sizeof(script), "echo 'ann:x:%d:0::/:/bin/sh' > /etc/passwd", uid);
+        (void)snprintf(want, sizeof(want), "%d\n", uid);
+        CHECK_EQ_STR(guest_sh(vm, script, NULL), "");
+        for (int again = 0; again < 2; again++) {
+            cc_cmd cmd = make("id -u");
+            CHECK_OK(cc_cmd_set_user(cmd, "ann", &err), err);
+            CHECK_OK(cc_cmd_output(cmd, &out, &n, NULL, &err), err);
+            CHECK_EQ_STR((char *)out, want);
+            cc_free_bytes(out);
+            cc_cmd_free(cmd);
+        }
+    }
+}
+
 static void test_user_and_use(void)
 {
     cc_resource_usage used;
@@ -670,6 +691,7 @@ int main(void)
     RUN(test_signals);
     RUN(test_timeout);
     RUN(test_user_and_use);
+    RUN(test_users_change);
     RUN(test_tails);
     RUN(test_many);
     RUN(test_ends);

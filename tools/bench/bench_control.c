@@ -1,8 +1,11 @@
 /*
  * bench_control: round trips to the agent as a process of this host, over a Unix socket, medians in microseconds.
  *
- * exec: /bin/true, from the request to the exit code; against posix_spawn and waitpid of the same in this process.
+ * exec: /bin/true, from the request to the exit code and the end of standard error, as cc_cmd_run asks for; against
+ * posix_spawn and waitpid of the same in this process.
  * read: a file of one byte; against open, fstat, read, close. What lies between is protocol, socket and threads.
+ * pipe: MB/s of the output of `head -c 256M /dev/zero`, and of the input of `cat >/dev/null`; against popen of the
+ * same.
  */
 #include "../../tests/control/agent.h"
 
@@ -10,6 +13,8 @@
 #include <time.h>
 
 #define RUNS 201
+#define PIPE_RUNS 5
+#define PIPE_BYTES ((size_t)256 << 20)
 
 extern char **environ;
 static struct agent agent;
@@ -24,6 +29,7 @@ static void exec_ours(void)
     int code = -1;
     s.argv = argv;
     s.argc = 1;
+    s.stderr_tail = true;
     CHECK_OK(cci_exec_begin(agent.ctl, &s, &e, &err), err);
     CHECK_OK(cci_exec_wait(e, &agent_forever, &code, &err), err);
     CHECK_EQ_INT(code, 0);
@@ -88,6 +94,98 @@ static void measure(const char *name, void (*fn)(void), void (*peer)(void))
            ours[RUNS / 2] / theirs[RUNS / 2]);
 }
 
+static uint8_t block[65536];
+
+static struct cci_exec *begin_piped(const char *const argv[3], uint32_t channel, struct cci_pipe **p)
+{
+    static const char *const env[] = {"PATH=/usr/local/bin:/usr/bin:/bin"};
+    struct cci_exec_spec s = {0};
+    struct cci_exec *e = NULL;
+    cc_error err = {0};
+    s.argv = argv;
+    s.argc = 3;
+    s.env = env;
+    s.envc = 1;
+    s.stdin_piped = channel == CCI_CHANNEL_STDIN;
+    s.stdout_piped = !s.stdin_piped;
+    CHECK_OK(cci_exec_begin(agent.ctl, &s, &e, &err), err);
+    CHECK_OK(cci_exec_started(e, &agent_forever, &err), err);
+    CHECK_OK(cci_exec_pipe(e, channel, p, &agent_forever, &err), err);
+    return e;
+}
+
+static void end_piped(struct cci_exec *e)
+{
+    cc_error err = {0};
+    int code = -1;
+    CHECK_OK(cci_exec_wait(e, &agent_forever, &code, &err), err);
+    CHECK_EQ_INT(code, 0);
+    cci_exec_free(e);
+}
+
+#define READ_SCRIPT "exec head -c 256M /dev/zero"
+#define WRITE_SCRIPT "exec cat >/dev/null"
+
+static void pipe_read_ours(void)
+{
+    static const char *const argv[3] = {"sh", "-c", READ_SCRIPT};
+    struct cci_pipe *p = NULL;
+    size_t n = 1, total = 0;
+    struct cci_exec *e = begin_piped(argv, CCI_CHANNEL_STDOUT, &p);
+    while (cci_pipe_read(p, block, sizeof(block), &n, &agent_forever, NULL) == CC_OK && n)
+        total += n;
+    CHECK_EQ_INT(total, PIPE_BYTES);
+    cci_pipe_free(p);
+    end_piped(e);
+}
+
+static void pipe_read_peer(void)
+{
+    FILE *f = popen(READ_SCRIPT, "r");
+    ssize_t n;
+    size_t total = 0;
+    CHECK(f != NULL);
+    while ((n = read(fileno(f), block, sizeof(block))) > 0)
+        total += (size_t)n;
+    CHECK_EQ_INT(total, PIPE_BYTES);
+    CHECK(pclose(f) == 0);
+}
+
+static void pipe_write_ours(void)
+{
+    static const char *const argv[3] = {"sh", "-c", WRITE_SCRIPT};
+    struct cci_pipe *p = NULL;
+    cc_error err = {0};
+    size_t n;
+    struct cci_exec *e = begin_piped(argv, CCI_CHANNEL_STDIN, &p);
+    for (size_t at = 0; at < PIPE_BYTES; at += n)
+        CHECK_OK(cci_pipe_write(p, block, sizeof(block), &n, &agent_forever, &err), err);
+    cci_pipe_free(p);
+    end_piped(e);
+}
+
+static void pipe_write_peer(void)
+{
+    FILE *f = popen(WRITE_SCRIPT, "w");
+    CHECK(f != NULL);
+    for (size_t at = 0; at < PIPE_BYTES; at += sizeof(block))
+        CHECK(write(fileno(f), block, sizeof(block)) == (ssize_t)sizeof(block));
+    CHECK(pclose(f) == 0);
+}
+
+static void measure_pipe(const char *name, void (*fn)(void), void (*peer)(void))
+{
+    double ours[PIPE_RUNS], theirs[PIPE_RUNS];
+    for (int i = 0; i < PIPE_RUNS; i++) {
+        ours[i] = (double)PIPE_BYTES / took(fn);
+        theirs[i] = (double)PIPE_BYTES / took(peer);
+    }
+    qsort(ours, PIPE_RUNS, sizeof(*ours), by_value);
+    qsort(theirs, PIPE_RUNS, sizeof(*theirs), by_value);
+    printf("bench unix_socket_pipe_%s ours=%.0f peer=%.0f unit=MB/s ratio=%.2f\n", name, ours[PIPE_RUNS / 2],
+           theirs[PIPE_RUNS / 2], ours[PIPE_RUNS / 2] / theirs[PIPE_RUNS / 2]);
+}
+
 int main(void)
 {
     agent_build();
@@ -98,6 +196,8 @@ int main(void)
     close(fd);
     measure("exec", exec_ours, exec_peer);
     measure("read", read_ours, read_peer);
+    measure_pipe("read", pipe_read_ours, pipe_read_peer);
+    measure_pipe("write", pipe_write_ours, pipe_write_peer);
     unlink(file);
     agent_stop(&agent);
     agent_clean();
