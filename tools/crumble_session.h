@@ -43,13 +43,22 @@ static bool session_is_run(void)
 
 /* ---- Failures -------------------------------------------------------------------------------------------- */
 
+/* A path may be a name in an image: as in messages, nothing of it is to control the terminal. */
+static bool is_said(cc_error *err)
+{
+    for (char *p = err->path; *p; p++)
+        if ((unsigned char)*p < ' ' || *p == 0x7f)
+            *p = '?';
+    return strstr(err->message, err->path) != NULL;
+}
+
 /* Says what failed; returns the exit status. Releases *err. */
 static int fail(cc_error *err)
 {
     int status = session_is_run() ? EXIT_CRUMBLE : EXIT_FAILED;
     if (session.interrupted)
         status = 128 + session.interrupted;
-    else if (err->path && err->message && !strstr(err->message, err->path))
+    else if (err->path && err->message && !is_said(err))
         fprintf(stderr, "crumble: %s: %s\n", err->path, err->message);
     else
         fprintf(stderr, "crumble: %s\n", err->message ? err->message : "out of memory");

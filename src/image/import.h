@@ -125,19 +125,12 @@ static int cci_import_sink(void *ctx, const uint8_t *p, size_t n)
     return cci_stage_put(&im->stage, p, n) ? 0 : 1;
 }
 
-/* Whether a layer of this media type may be packed so. */
-static bool cci_import_agrees(enum cci_media media, enum cci_packing packing)
+/* How a layer of this media type has to be packed. */
+static enum cci_packing cci_import_expected(enum cci_media media)
 {
-    switch (media) {
-    case CCI_MEDIA_LAYER:
-        return packing == CCI_PACKING_NONE;
-    case CCI_MEDIA_LAYER_GZIP:
-        return packing == CCI_PACKING_GZIP;
-    case CCI_MEDIA_LAYER_ZSTD:
-        return packing == CCI_PACKING_ZSTD;
-    default:
-        return true;
-    }
+    return media == CCI_MEDIA_LAYER_GZIP   ? CCI_PACKING_GZIP
+           : media == CCI_MEDIA_LAYER_ZSTD ? CCI_PACKING_ZSTD
+                                           : CCI_PACKING_NONE;
 }
 
 /* The first bytes are there (zeroes where the layer is shorter): find out the format, and start with them. */
@@ -148,9 +141,9 @@ static cc_error_code cci_import_start(struct cci_import *im, cc_error *err)
     cc_error_code code = cci_packing_find(im->head, &packing, err);
     if (code)
         return code;
-    if (!cci_import_agrees(im->spec.media, packing))
-        return cci_fail(err, CC_ERR_IO, NULL, "it is compressed with %s, but its media type says the opposite",
-                        cci_packing_name(packing));
+    if (im->spec.media != CCI_MEDIA_UNKNOWN && packing != cci_import_expected(im->spec.media))
+        return cci_fail(err, CC_ERR_IO, NULL, "it is %s, but its media type says %s", cci_packing_name(packing),
+                        cci_packing_name(cci_import_expected(im->spec.media)));
     if (packing != CCI_PACKING_NONE)
         code = cci_unpack_init(&im->unpack, packing, err);
     if (!code)

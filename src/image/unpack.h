@@ -46,7 +46,9 @@ static cc_error_code cci_packing_find(const uint8_t *head, enum cci_packing *out
 
 static const char *cci_packing_name(enum cci_packing p)
 {
-    return p == CCI_PACKING_GZIP ? "gzip" : p == CCI_PACKING_ZSTD ? "zstd" : "nothing";
+    return p == CCI_PACKING_GZIP   ? "compressed with gzip"
+           : p == CCI_PACKING_ZSTD ? "compressed with zstd"
+                                   : "not compressed";
 }
 
 /* Not for CCI_PACKING_NONE. Free it, on success only. */

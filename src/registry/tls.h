@@ -7,9 +7,10 @@
  *     cci_trust_load(extra_ca_file, &trust, err)                  whom to believe; once for all connections
  *     cci_trust_free(trust)                                       after the last of them
  *     cci_tls_connect(net, host, trust, wait, &tls, err)          shakes hands
- *     cci_tls_read(tls, buf, n, &done, wait, err)                 at least one byte; CC_OK with done 0 is the peer's
- * end cci_tls_write(tls, buf, n, &done, wait, err)                all n bytes cci_tls_is_quiet(tls) open and nothing
- * has arrived: fit for another use cci_tls_close(tls)                                          and the connection below
+ *     cci_tls_read(tls, buf, n, &done, wait, err)                 at least one byte; CC_OK and done 0: the peer's end
+ *     cci_tls_write(tls, buf, n, &done, wait, err)                all n bytes
+ *     cci_tls_is_quiet(tls)                                       open, and nothing came: fit for another use
+ *     cci_tls_close(tls)                                          and the connection below
  *
  * `host` is a name, or an address without brackets, and is what the server's certificate must be for. After a success
  * of cci_tls_connect *out owns net; after a failure net stays the caller's, only good for closing, as is a connection

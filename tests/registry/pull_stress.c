@@ -1,8 +1,8 @@
 /*
  * What test_pull_stress.py runs, with a registry's reference:
  *
- *     pull_stress alloc REFERENCE      every allocation of a pull fails once: an error, nothing lost, and a later pull
- * works pull_stress threads REFERENCE    pulls of one image by several clients in threads, some of them cancelled
+ *     pull_stress alloc REFERENCE      every allocation of a pull fails once: an error, and nothing is lost
+ *     pull_stress threads REFERENCE    pulls of one image by several clients in threads, some of them cancelled
  *
  * CA_FILE, USERNAME and PASSWORD are in the environment.
  */

@@ -83,6 +83,25 @@ check "has an ID and no name" says "$out" "Loaded image ID: sha256:"
 check "load an image layout" run 0 load ./layout
 check "load what is not there" run 1 load ./nothing
 check "the message has the path" says "$err" nothing
+# A file of an image whose name would colour the terminal, and that cannot be taken: too many attributes.
+python3 - "$PWD/red.tar" <<'END' || exit 1
+import hashlib, io, json, sys, tarfile
+def tar(name, data, **pax):
+    info = tarfile.TarInfo(name)
+    info.size, info.pax_headers = len(data), pax
+    return info.tobuf(tarfile.PAX_FORMAT) + data + b"\0" * (-len(data) % 512)
+xattrs = {f"SCHILY.xattr.user.{n}": "x" * 40000 for n in "ab"}
+layer = tar("\033[31mred", b"1", **xattrs) + b"\0" * 1024
+config = {"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": ["sha256:" + hashlib.sha256(layer).hexdigest()]}}
+manifest = [{"Config": "c.json", "RepoTags": ["a:1"], "Layers": ["l.tar"]}]
+with open(sys.argv[1], "wb") as f:
+    for name, data in ("manifest.json", json.dumps(manifest).encode()), ("c.json", json.dumps(config).encode()), ("l.tar", layer):
+        f.write(tar(name, data))
+    f.write(b"\0" * 1024)
+END
+check "load a file with a name of control characters" run 1 load --platform linux/amd64 ./red.tar
+check "it is quoted once, and does not reach the terminal" test "${err%%: *}: $(tr -dc '\033' <err | wc -c) ${err##*: }" = 'crumble: 0 "?[31mred"'
+check "nor anywhere else in the message" test "$(grep -o red err | wc -l)" = 1
 
 check "prune takes the tree's layer" run 0 prune
 check "and says so" says "$out" "1 layers"
