@@ -3,7 +3,6 @@
  * @vm
  * @timeout 100
  * @kernel own
- * @kernel stock
  * @sanitize none
  * @sanitize thread
  * @setup tools/mkimage busybox build/tests/busybox.tar
