@@ -63,7 +63,7 @@ struct cci_cmd {
     struct cci_buf tail; /* of a standard error that passes through here; at its end up to CCI_PROTO_TAIL bytes count */
     struct cci_loop_alarm timeout; /* set at the start */
     bool timed_out;
-    bool interrupted; /* the instance is being closed: nothing is copied any more */
+    bool interrupted; /* given up, or the instance is being closed: no copy starts any more */
     bool merged;      /* standard error went where standard output did */
     bool started;
     struct cci_exec *exec; /* NULL before the start */
@@ -134,6 +134,7 @@ static void cci_cmd_give_up(void *ctx)
     cci_monitor_lock(&c->monitor);
     if (c->exec && !c->finished)
         cci_exec_kill(c->exec, CCI_CMD_SIGKILL);
+    c->interrupted = true; /* so that cc_cmd_free has seen every copy that there will be */
     for (unsigned i = 0; i < CCI_CHANNELS; i++)
         cci_cmd_io_stop(&c->io[i]);
     cci_monitor_unlock(&c->monitor);

@@ -201,15 +201,18 @@ static cc_error_code cci_cmd_io_start(struct cci_cmd *c, uint32_t channel, cc_er
         return code;
     cci_object_ref(&c->object); /* the thread's */
     cci_monitor_lock(&c->monitor);
-    int r = cci_thread_new(&io->thread, "cc-stdio", cci_cmd_io_main, io);
+    const bool interrupted = c->interrupted;
+    int r = interrupted ? -ECANCELED : cci_thread_new(&io->thread, "cc-stdio", cci_cmd_io_main, io);
     io->has_thread = io->copying = r == 0;
-    if (c->interrupted)
-        cci_cmd_io_stop(io);
     cci_monitor_unlock(&c->monitor);
     if (r == 0)
         return CC_OK;
     cci_object_unref(&c->object);
-    return cci_fail_errno(err, CC_ERR_UNKNOWN, -r, NULL, "cannot start a thread");
+    if (!interrupted)
+        return cci_fail_errno(err, CC_ERR_UNKNOWN, -r, NULL, "cannot start a thread");
+    if (cci_cancel_is_set(c->cancel))
+        return cci_fail(err, CC_ERR_CANCELLED, c->argv.at[0], "cancelled as the command was started");
+    return cci_fail(err, CC_ERR_NOT_RUNNING, NULL, "the instance was closed");
 }
 
 /* The program runs: connects whatever the command's standard streams are. */
