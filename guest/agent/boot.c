@@ -110,7 +110,8 @@ static bool mount_disks(const struct boot_options *o)
     bool memory = !strcmp(o->scratch, "tmpfs");
     const struct mounting disks[] = {
         {o->root, "/lower", "ext4", MS_RDONLY | MS_NOATIME, NULL, false},
-        {o->scratch, "/upper", memory ? "tmpfs" : "ext4", MS_NOATIME, memory ? NULL : "discard", false},
+        /* What is written is gone with the machine: a file that is rewritten need not be flushed when it is closed. */
+        {o->scratch, "/upper", memory ? "tmpfs" : "ext4", MS_NOATIME, memory ? NULL : "discard,noauto_da_alloc", false},
     };
     const struct mounting overlay = {"overlay", "/root", "overlay", 0, OVERLAY, false};
     if (!mount_one(&disks[0]) || !mount_one(&disks[1]))

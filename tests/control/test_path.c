@@ -1,7 +1,6 @@
 /* Files by path through the real agent, over a Unix socket.
  * @timeout 120
  * @sanitize address,undefined
- * @sanitize thread
  */
 #include "agent.h"
 
