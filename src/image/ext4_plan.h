@@ -24,7 +24,8 @@
 /* A block of attributes, and who has the same. */
 struct cci_ext4_shared {
     uint64_t hash;  /* of the attributes as in the index; equal sets are equal bytes */
-    uint32_t place; /* of an entry with them */
+    uint32_t place; /* where they are in an index: */
+    uint32_t n;     /* so many bytes */
     uint32_t refs;
     uint32_t chain; /* next in the hash slot */
 };
@@ -185,14 +186,14 @@ static bool cci_ext4_grow_shared(struct cci_ext4_plan *p)
 /* Finds a block with the attributes p->set; *found is UINT32_MAX when there is none. */
 static cc_error_code cci_ext4_find_shared(struct cci_ext4_plan *p, uint64_t hash, uint32_t *found)
 {
-    struct cci_index_entry e;
+    struct cci_view v;
     for (uint32_t i = p->shared_slots[hash & (p->shared_cap - 1)]; i != UINT32_MAX; i = p->shared[i].chain) {
-        if (p->shared[i].hash != hash)
+        if (p->shared[i].hash != hash || p->shared[i].n != p->set.n)
             continue;
-        cc_error_code code = cci_tree_entry_at(&p->reader, p->shared[i].place, &e, p->err);
+        cc_error_code code = cci_tree_bytes(&p->reader, p->shared[i].place, p->set.n, &v, p->err);
         if (code)
             return code;
-        if (e.xattrs.n == p->set.n && memcmp(e.xattrs.p, p->set.p, e.xattrs.n) == 0) {
+        if (memcmp(v.p, p->set.p, v.n) == 0) {
             *found = i;
             return CC_OK;
         }
@@ -201,10 +202,10 @@ static cc_error_code cci_ext4_find_shared(struct cci_ext4_plan *p, uint64_t hash
     return CC_OK;
 }
 
-/* Finds or makes the block for an inode's attributes, which are those of the entry at `place`. */
+/* Finds or makes the block for an inode's attributes, which are at `place`. */
 static cc_error_code cci_ext4_share(struct cci_ext4_plan *p, uint32_t inode, uint32_t place, struct cci_view xattrs)
 {
-    uint64_t hash = cci_tree_hash(p->t->key, 0, xattrs.p, xattrs.n);
+    uint64_t hash = cci_siphash(p->t->key, 0, xattrs.p, xattrs.n);
     uint32_t i;
     p->set.n = 0;
     if (!cci_buf_add(&p->set, xattrs.p, xattrs.n) || (p->shared_count == p->shared_cap && !cci_ext4_grow_shared(p)))
@@ -215,8 +216,8 @@ static cc_error_code cci_ext4_share(struct cci_ext4_plan *p, uint32_t inode, uin
     if (i == UINT32_MAX || p->shared[i].refs == CCI_EXT4_XATTR_MAX_REFS) {
         uint32_t *slot = &p->shared_slots[hash & (p->shared_cap - 1)];
         i = p->shared_count++;
-        p->shared[i] =
-            (struct cci_ext4_shared){hash, place, 0, *slot}; /* before a full one, which is then no longer found */
+        p->shared[i] = (struct cci_ext4_shared){hash, place, (uint32_t)p->set.n, 0,
+                                                *slot}; /* before a full one, which is then no longer found */
         *slot = i;
     }
     p->shared[i].refs++;
@@ -224,7 +225,7 @@ static cc_error_code cci_ext4_share(struct cci_ext4_plan *p, uint32_t inode, uin
     return cci_buf_add(&p->sharing, &i, sizeof(i)) ? CC_OK : cci_fail_nomem(p->err);
 }
 
-/* Plans the attributes of an inode, whose entry is *e, at `place`. */
+/* Plans the attributes of an inode, whose entry is *e. */
 static cc_error_code cci_ext4_plan_xattrs(struct cci_ext4_plan *p, uint32_t name, const struct cci_index_entry *e)
 {
     uint32_t inode = cci_tree_inode(p->t, name);
@@ -236,8 +237,10 @@ static cc_error_code cci_ext4_plan_xattrs(struct cci_ext4_plan *p, uint32_t name
         return cci_fail(p->err, CC_ERR_IO, NULL, "cannot store a file of the image, %s: \"%.*s/%.*s\"", wrong,
                         (int)dir.n, (const char *)dir.p, (int)text.n, (const char *)text.p);
     }
-    return p->xattrs.in_body < p->xattrs.count ? cci_ext4_share(p, inode, cci_ext4_entry_place(p, inode), e->xattrs)
-                                               : CC_OK;
+    if (p->xattrs.in_body == p->xattrs.count)
+        return CC_OK;
+    const uint8_t *entry = (const uint8_t *)e->path - CCI_INDEX_FIXED;
+    return cci_ext4_share(p, inode, e->place + (uint32_t)(e->xattrs.p - entry), e->xattrs);
 }
 
 static cc_error_code cci_ext4_plan_inode(struct cci_ext4_plan *p, uint32_t name)

@@ -155,13 +155,13 @@ static cc_error_code cci_ext4_put_inodes(struct cci_ext4_plan *p, struct cci_ext
 
 static cc_error_code cci_ext4_put_shared(struct cci_ext4_plan *p, struct cci_ext4_out *out)
 {
-    struct cci_index_entry e;
+    struct cci_view v;
     cci_ext4_out_seek(out, p->g.tail + p->tail_shared);
     for (uint32_t i = 0; i < p->shared_count; i++) {
-        cc_error_code code = cci_tree_entry_at(&p->reader, p->shared[i].place, &e, p->err);
+        cc_error_code code = cci_tree_bytes(&p->reader, p->shared[i].place, p->shared[i].n, &v, p->err);
         if (code)
             return code;
-        if (cci_ext4_xattrs_read(e.xattrs, &p->xattrs) || p->xattrs.in_body == p->xattrs.count)
+        if (cci_index_check_xattrs(v) || cci_ext4_xattrs_read(v, &p->xattrs) || p->xattrs.in_body == p->xattrs.count)
             return cci_tree_changed(p->err);
         cci_ext4_put_xattr_block(cci_ext4_out_block(out), &p->xattrs, p->shared[i].refs);
     }

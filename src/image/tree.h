@@ -22,6 +22,7 @@
 
 #include "../base/cancel.h"
 #include "index_reader.h"
+#include "siphash.h"
 
 #define CCI_TREE_NONE UINT32_MAX
 #define CCI_TREE_ROOT 0u              /* the root's name */
@@ -91,53 +92,6 @@ static cc_error_code cci_tree_check(struct cci_tree *t, cc_error *err)
     return cci_wait_check(t->wait, NULL, "preparing the root filesystem", err);
 }
 
-/* ---- SipHash-1-3 (Aumasson, Bernstein: one round a word, three at the end) ------------------------------ */
-
-static uint64_t cci_tree_rotl(uint64_t x, unsigned n)
-{
-    return x << n | x >> (64 - n);
-}
-
-static void cci_tree_sip_round(uint64_t v[4])
-{
-    v[0] += v[1];
-    v[2] += v[3];
-    v[1] = cci_tree_rotl(v[1], 13) ^ v[0];
-    v[3] = cci_tree_rotl(v[3], 16) ^ v[2];
-    v[0] = cci_tree_rotl(v[0], 32);
-    v[2] += v[1];
-    v[0] += v[3];
-    v[1] = cci_tree_rotl(v[1], 17) ^ v[2];
-    v[3] = cci_tree_rotl(v[3], 21) ^ v[0];
-    v[2] = cci_tree_rotl(v[2], 32);
-}
-
-static void cci_tree_sip_word(uint64_t v[4], uint64_t word)
-{
-    v[3] ^= word;
-    cci_tree_sip_round(v);
-    v[0] ^= word;
-}
-
-/* Hash of a number and some bytes; the number is the message's first word. */
-static uint64_t cci_tree_hash(const uint64_t key[2], uint64_t number, const void *bytes, size_t n)
-{
-    uint64_t v[4] = {key[0] ^ 0x736f6d6570736575u, key[1] ^ 0x646f72616e646f6du, key[0] ^ 0x6c7967656e657261u,
-                     key[1] ^ 0x7465646279746573u};
-    const uint8_t *p = bytes;
-    uint64_t last = (uint64_t)(n + 8) << 56;
-    cci_tree_sip_word(v, number);
-    for (; n >= 8; n -= 8, p += 8)
-        cci_tree_sip_word(v, cci_le64(p));
-    for (unsigned i = 0; i < n; i++)
-        last |= (uint64_t)p[i] << (8 * i);
-    cci_tree_sip_word(v, last);
-    v[2] ^= 0xff;
-    for (unsigned i = 0; i < 3; i++)
-        cci_tree_sip_round(v);
-    return v[0] ^ v[1] ^ v[2] ^ v[3];
-}
-
 /* ---- Names -------------------------------------------------------------------------------------------- */
 
 static void cci_tree_free(struct cci_tree *t)
@@ -190,7 +144,7 @@ static bool cci_tree_is_dir(const struct cci_tree *t, uint32_t id)
 
 static uint32_t *cci_tree_slot(struct cci_tree *t, uint32_t parent, struct cci_view text)
 {
-    return &t->slots[cci_tree_hash(t->key, parent, text.p, text.n) & (t->slot_count - 1)];
+    return &t->slots[cci_siphash(t->key, parent, text.p, text.n) & (t->slot_count - 1)];
 }
 
 /* The name `text` in directory `parent`, or CCI_TREE_NONE. */

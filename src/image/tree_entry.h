@@ -48,60 +48,75 @@ static void cci_tree_reader_free(struct cci_tree_reader *r)
     memset(r, 0, sizeof(*r));
 }
 
-/* The window with a place; *p is there, and *n bytes from it on. */
+/* Sees to it that the window with a place is read. */
 static cc_error_code cci_tree_window(struct cci_tree_reader *r, const struct cci_tree_layer *layer, uint32_t place,
-                                     const uint8_t **p, size_t *n, cc_error *err)
+                                     cc_error *err)
 {
-    uint32_t number = place / CCI_TREE_WINDOW, slot = number % CCI_TREE_WINDOWS, at = place % CCI_TREE_WINDOW;
-    uint8_t *window = r->windows + (size_t)slot * (CCI_TREE_WINDOW + CCI_TREE_OVERLAP);
-    if (r->number[slot] != number || r->filled[slot] == 0) {
-        uint32_t offset = place - at - layer->start;
-        size_t want = CCI_MIN(CCI_TREE_WINDOW + CCI_TREE_OVERLAP, layer->size - offset);
-        int64_t got = cci_os_pread_all(layer->index, window, want, offset);
-        r->filled[slot] = got < 0 ? 0 : (uint32_t)got;
-        r->number[slot] = number;
-        if (got < 0)
-            return cci_index_unreadable(err, got);
-    }
-    *p = window + at;
-    *n = r->filled[slot] > at ? r->filled[slot] - at : 0;
-    return *n >= CCI_INDEX_FIXED ? CC_OK : cci_tree_changed(err);
+    uint32_t number = place / CCI_TREE_WINDOW, slot = number % CCI_TREE_WINDOWS;
+    if (r->number[slot] == number && r->filled[slot])
+        return CC_OK;
+    uint32_t offset = number * CCI_TREE_WINDOW - layer->start;
+    size_t want = CCI_MIN(CCI_TREE_WINDOW + CCI_TREE_OVERLAP, layer->size - offset);
+    int64_t got =
+        cci_os_pread_all(layer->index, r->windows + (size_t)slot * (CCI_TREE_WINDOW + CCI_TREE_OVERLAP), want, offset);
+    r->filled[slot] = got < 0 ? 0 : (uint32_t)got;
+    r->number[slot] = number;
+    return got < 0 ? cci_index_unreadable(err, got) : CC_OK;
 }
 
 static cc_error_code cci_tree_read_large(struct cci_tree_reader *r, const struct cci_tree_layer *layer, uint32_t place,
-                                         size_t length, cc_error *err)
+                                         size_t n, cc_error *err)
 {
-    if (length > r->large_cap) {
-        uint8_t *p = cci_mem_resize(r->large, length, 1);
+    if (n > r->large_cap) {
+        uint8_t *p = cci_mem_resize(r->large, n, 1);
         if (!p)
             return cci_fail_nomem(err);
         r->large = p;
-        r->large_cap = length;
+        r->large_cap = n;
     }
-    int64_t got = cci_os_pread_all(layer->index, r->large, length, place - layer->start);
+    int64_t got = cci_os_pread_all(layer->index, r->large, n, place - layer->start);
     if (got < 0)
         return cci_index_unreadable(err, got);
-    return (size_t)got == length && cci_le32(r->large) == length ? CC_OK : cci_tree_changed(err);
+    return (size_t)got == n ? CC_OK : cci_tree_changed(err);
+}
+
+/* The n bytes from a place on, which are there until the next call. */
+static cc_error_code cci_tree_bytes(struct cci_tree_reader *r, uint32_t place, size_t n, struct cci_view *v,
+                                    cc_error *err)
+{
+    const struct cci_tree_layer *layer = &r->t->layers[cci_tree_layer_of(r->t, place)];
+    uint32_t slot = place / CCI_TREE_WINDOW % CCI_TREE_WINDOWS, at = place % CCI_TREE_WINDOW;
+    cc_error_code code;
+    if (n > layer->size - (place - layer->start))
+        return cci_tree_changed(err);
+    if (n > CCI_TREE_WINDOW + CCI_TREE_OVERLAP - at) {
+        code = cci_tree_read_large(r, layer, place, n, err);
+        *v = (struct cci_view){r->large, n};
+        return code;
+    }
+    code = cci_tree_window(r, layer, place, err);
+    if (!code && at + n > r->filled[slot])
+        code = cci_tree_changed(err); /* it became shorter */
+    *v = (struct cci_view){r->windows + (size_t)slot * (CCI_TREE_WINDOW + CCI_TREE_OVERLAP) + at, n};
+    return code;
 }
 
 /* The entry at a place where one was; what it points to is there until the next call. */
 static cc_error_code cci_tree_entry_at(struct cci_tree_reader *r, uint32_t place, struct cci_index_entry *e,
                                        cc_error *err)
 {
-    const struct cci_tree_layer *layer = &r->t->layers[cci_tree_layer_of(r->t, place)];
-    const uint8_t *p;
-    size_t n;
-    cc_error_code code = cci_tree_window(r, layer, place, &p, &n, err);
+    struct cci_view v;
+    cc_error_code code = cci_tree_bytes(r, place, CCI_INDEX_FIXED, &v, err);
     if (code)
         return code;
-    size_t length = cci_le32(p);
-    if (length < CCI_INDEX_FIXED || length > layer->size - (place - layer->start))
+    size_t length = cci_le32(v.p);
+    if (length < CCI_INDEX_FIXED)
         return cci_tree_changed(err);
-    if (length > n) {
-        code = cci_tree_read_large(r, layer, place, length, err);
-        p = r->large;
-    }
-    return code ? code : cci_index_parse((struct cci_view){p, length}, layer->data_blocks, e, err);
+    code = cci_tree_bytes(r, place, length, &v, err);
+    if (!code && cci_le32(v.p) != length)
+        code = cci_tree_changed(err);
+    e->place = place;
+    return code ? code : cci_index_parse(v, r->t->layers[cci_tree_layer_of(r->t, place)].data_blocks, e, err);
 }
 
 /* The entry of an inode; what it points to is there until the next call. */
