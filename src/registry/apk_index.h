@@ -17,7 +17,7 @@
 #define CCI_REGISTRY_APK_INDEX_H
 
 #include "../image/digest.h"
-#include "pem.h"
+#include "base64.h"
 
 #define CCI_APK_MAX_VERSION 100u
 #define CCI_APK_MAX_PACKAGE ((uint64_t)512 << 20) /* bytes of a package's file */
@@ -64,16 +64,13 @@ static bool cci_apk_version(struct cci_view v, char out[CCI_APK_MAX_VERSION + 1]
 /* "Q1" and the base64 of 20 bytes. */
 static bool cci_apk_checksum(struct cci_view v, uint8_t out[20])
 {
-    struct cci_pem_base64 b = {0, 0, 0};
-    struct cci_buf bytes = {NULL, 0, 0, false};
-    if (v.n != 30 || v.p[0] != 'Q' || v.p[1] != '1')
+    uint8_t bytes[24];
+    size_t n;
+    if (v.n != 30 || v.p[0] != 'Q' || v.p[1] != '1' || !cci_base64_decode((const char *)v.p + 2, 28, bytes, &n) ||
+        n != 20)
         return false;
-    const struct cci_pem_line line = {(const char *)v.p + 2, v.n - 2};
-    bool ok = !cci_pem_decode(&b, &line, &bytes) && b.digits == 0 && !bytes.failed && bytes.n == 20;
-    if (ok)
-        memcpy(out, bytes.p, 20);
-    cci_buf_free(&bytes);
-    return ok;
+    memcpy(out, bytes, 20);
+    return true;
 }
 
 static bool cci_apk_size(struct cci_view v, uint64_t *out)

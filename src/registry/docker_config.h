@@ -22,6 +22,7 @@
 #include "../base/process.h"
 #include "../image/blob.h"
 #include "../image/json.h"
+#include "base64.h"
 
 #define CCI_DOCKER_MAX_FILE ((size_t)4 << 20)
 #define CCI_DOCKER_MAX_ANSWER ((size_t)64 << 10) /* bytes of a helper's output */
@@ -62,45 +63,6 @@ static void cci_docker_hit_free(struct cci_docker_hit *h)
     cci_mem_free(h->helper);
     h->helper = NULL;
     cci_credentials_free(&h->creds);
-}
-
-/* ---- Base64 (RFC 4648, 4) --------------------------------------------------------------------------------------- */
-
-static int cci_base64_digit(unsigned char c)
-{
-    if (c >= 'A' && c <= 'Z')
-        return c - 'A';
-    if (c >= 'a' && c <= 'z')
-        return c - 'a' + 26;
-    if (c >= '0' && c <= '9')
-        return c - '0' + 52;
-    return c == '+' ? 62 : c == '/' ? 63 : -1;
-}
-
-/* Decodes into *out; padding may be missing. False when it is no base64, or there is no memory. */
-static bool cci_base64_decode(const char *text, struct cci_buf *out)
-{
-    uint32_t bits = 0;
-    unsigned have = 0;
-    size_t n = strlen(text);
-    while (n && text[n - 1] == '=')
-        n--;
-    if (n % 4 == 1)
-        return false;
-    for (size_t i = 0; i < n; i++) {
-        int d = cci_base64_digit((unsigned char)text[i]);
-        if (d < 0)
-            return false;
-        bits = bits << 6 | (uint32_t)d;
-        have += 6;
-        if (have >= 8) {
-            have -= 8;
-            uint8_t byte = (uint8_t)(bits >> have);
-            if (!cci_buf_add(out, &byte, 1))
-                return false;
-        }
-    }
-    return true;
 }
 
 /* ---- The file --------------------------------------------------------------------------------------------------- */
@@ -146,7 +108,8 @@ static bool cci_docker_word(const char *name)
 static cc_error_code cci_docker_basic(const char *text, const char *registry, struct cci_credentials *c, cc_error *err)
 {
     struct cci_buf plain = {NULL, 0, 0, false};
-    bool ok = cci_base64_decode(text, &plain);
+    uint8_t *room = cci_buf_reserve(&plain, cci_base64_room(strlen(text)));
+    bool ok = room && cci_base64_decode(text, strlen(text), room, &plain.n);
     const uint8_t *colon = ok && plain.n ? memchr(plain.p, ':', plain.n) : NULL;
     cc_error_code code = CC_OK;
     /* Some tools pad the password with NULs. */

@@ -11,6 +11,7 @@
 #define CCI_REGISTRY_PEM_H
 
 #include "../base/error.h"
+#include "base64.h"
 
 #define CCI_PEM_MAX_BLOCK ((size_t)64 << 10) /* bytes of one decoded block */
 
@@ -64,13 +65,8 @@ static bool cci_pem_is_border(const struct cci_pem_line *l, const char *word, st
 /* The value of a base64 digit; 64 for padding, 65 for white space, 66 for anything else. */
 static unsigned cci_pem_digit(char c)
 {
-    if (c >= 'A' && c <= 'Z')
-        return (unsigned)(c - 'A');
-    if (c >= 'a' && c <= 'z')
-        return (unsigned)(c - 'a') + 26;
-    if (c >= '0' && c <= '9')
-        return (unsigned)(c - '0') + 52;
-    return c == '+' ? 62 : c == '/' ? 63 : c == '=' ? 64 : c == ' ' || c == '\t' ? 65 : 66;
+    unsigned d = cci_base64_digit(c);
+    return d < 64 ? d : c == '=' ? 64 : c == ' ' || c == '\t' ? 65 : 66;
 }
 
 /* Decodes one line to the end of *out. Returns what is wrong with it, or NULL. */

@@ -38,7 +38,9 @@ def segment(files):
         else:
             info.size = len(data)
         info.name, info.mtime = path, 1700000000
-        out += info.tobuf(tarfile.USTAR_FORMAT) + data + b"\0" * (-len(data) % 512)
+        if not path.startswith("."):  # abuild has the checksum of each of a package's files in front of it
+            info.pax_headers = {"APK-TOOLS.checksum.SHA1": hashlib.sha1(data).hexdigest()}
+        out += info.tobuf(tarfile.PAX_FORMAT) + data + b"\0" * (-len(data) % 512)
     return out
 
 

@@ -59,10 +59,10 @@ class Bench:
         self.server = Files({})
         self.good()
 
-    def build(self, name, *flags):
+    def build(self, name, *flags, source="kernel_fetch.c"):
         binary = os.path.join(self.folder, name)
         subprocess.run(["gcc", "-std=c11", "-g", "-O0", "-Wall", "-Wextra", "-Wshadow", "-Wconversion", "-Werror", "-Wno-unused-function", *flags,
-                        os.path.join(ROOT, "tests", "api", "kernel_fetch.c"), "-o", binary, "-lpthread", "-l:libbearssl.a"], check=True)
+                        os.path.join(ROOT, "tests", "api", source), "-o", binary, "-lpthread", "-l:libbearssl.a"], check=True)
         return binary
 
     def good(self):
@@ -339,6 +339,14 @@ def without_tls(b):
     b.binary = binary
 
 
+def without_memory(b):
+    b.good()
+    binary = b.build("kernel_alloc", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", source="kernel_alloc.c")
+    p = subprocess.run([binary], capture_output=True, text=True, stdin=subprocess.DEVNULL, env=b.environment(TMPDIR=b.folder), timeout=200)
+    print(p.stdout, end="")
+    check("without_memory", p.returncode == 0, p.stdout + p.stderr)
+
+
 def several_and_ends(b):
     b.good()
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
@@ -361,7 +369,7 @@ def main():
     try:
         b = Bench(folder)
         for cases in (good_cases, tls_cases, broken_connections, hostile_indexes, several_signatures, built_in_keys, hostile_packages,
-                      refusals, without_tls,
+                      refusals, without_tls, without_memory,
                       several_and_ends):
             cases(b)
     finally:
