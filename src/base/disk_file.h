@@ -14,6 +14,7 @@
 
 #include "disk.h"
 #include "errno_text.h"
+#include "error.h"
 
 #define CCI_DISK_DOES 100     /* + one of these */
 #define CCI_DISK_UNWANTED 200 /* + one of these */
