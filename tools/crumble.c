@@ -41,6 +41,7 @@ static const char usage_text[] =
     "  -t, --tty                 give the command a terminal\n"
     "  -e, --env NAME[=VALUE]    set a variable, or take this program's\n"
     "  -u, --user USER[:GROUP]   names or numbers; default: the image's\n"
+    "  -v, --volume HOST:GUEST[:ro]   a directory of this host; GUEST alone: an empty one\n"
     "  -w, --workdir DIR         default: the image's\n"
     "  --entrypoint PROGRAM      in place of the image's\n"
     "  -m, --memory SIZE         512m, 2g; default: 256m\n"
@@ -107,16 +108,15 @@ int main(int argc, char **argv)
     session.command = c->name;
     session.on_signal = c->fn == cmd_run ? forward_signal : NULL;
     o.env = calloc((size_t)argc, sizeof(*o.env));
-    if (!o.env || cc_init() != CC_OK || cc_cancel_token_new(&session.interrupt, NULL) != CC_OK ||
+    o.mounts = calloc((size_t)argc, sizeof(*o.mounts));
+    if (!o.env || !o.mounts || cc_init() != CC_OK || cc_cancel_token_new(&session.interrupt, NULL) != CC_OK ||
         !session_watch_signals()) {
         fprintf(stderr, "crumble: out of memory\n");
         return session_is_run() ? EXIT_CRUMBLE : EXIT_FAILED;
     }
     int status = run_command(c, &o, argv + 2);
     cc_shutdown();
-    free(o.env);
-    free(o.platform);
-    free(o.creds);
+    free_options(&o);
     if (fflush(stdout) != 0 || ferror(stdout)) {
         fprintf(stderr, "crumble: cannot write to standard output\n");
         return session_is_run() ? EXIT_CRUMBLE : EXIT_FAILED;

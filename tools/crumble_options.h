@@ -8,6 +8,7 @@
 
 #include "crumble_session.h"
 
+#include <errno.h>
 #include <stdlib.h>
 
 struct options {
@@ -17,7 +18,8 @@ struct options {
     const char *workdir, *entrypoint;
     const char **env; /* NAME or NAME=VALUE; room for as many as there are arguments */
     size_t env_count;
-    double timeout; /* of the command, in seconds; 0: none */
+    cc_mount_config *mounts; /* of `machine`; room as for env */
+    double timeout;          /* of the command, in seconds; 0: none */
     bool quiet, help, rm, interactive, tty;
     char *platform, *creds; /* what the fields of `pull` point into */
 };
@@ -130,6 +132,28 @@ static bool set_env(struct options *o, const char *value)
     return *value && *value != '=';
 }
 
+/* "HOST:GUEST[:ro|rw]", or "GUEST" for an empty directory. */
+static bool set_volume(struct options *o, const char *value)
+{
+    cc_mount_config *m = &o->mounts[o->machine.mount_count++];
+    o->machine.mounts = o->mounts;
+    const char *colon = strchr(value, ':'), *end = colon ? strchr(colon + 1, ':') : NULL;
+    const char *guest = colon ? colon + 1 : value;
+    char *host = colon ? strndup(value, (size_t)(colon - value)) : NULL;
+    if (host && host[0] != '/' && host[0] != '.') { /* a named volume of Docker's; there is no such thing here */
+        free(host);
+        return false;
+    }
+    m->host_path = host ? realpath(host, NULL) : NULL;
+    m->guest_path = end ? strndup(guest, (size_t)(end - guest)) : strdup(guest);
+    m->writable = !end || strcmp(end, ":rw") == 0;
+    bool there = !host || m->host_path;
+    if (!there)
+        fprintf(stderr, "crumble: %s: %s\n", host, strerror(errno));
+    free(host);
+    return there && guest[0] == '/' && (m->writable || strcmp(end, ":ro") == 0);
+}
+
 #define AT(field) NULL, offsetof(struct options, field)
 
 static const struct option all_options[] = {
@@ -141,6 +165,7 @@ static const struct option all_options[] = {
     {"ca-file", 0, PULL | RUN | INSPECT | EXPORT, true, AT(pull.ca_file)},
     {"plain-http", 0, PULL | RUN | INSPECT | EXPORT, false, AT(pull.allow_http)},
     {"env", 'e', RUN, true, set_env, 0},
+    {"volume", 'v', RUN, true, set_volume, 0},
     {"user", 'u', RUN, true, AT(machine.user)},
     {"workdir", 'w', RUN, true, AT(workdir)},
     {"entrypoint", 0, RUN, true, AT(entrypoint)},
@@ -154,6 +179,18 @@ static const struct option all_options[] = {
     {"dmesg", 0, RUN, false, AT(machine.enable_dmesg)},
     {"rm", 0, RUN, false, AT(rm)},
 };
+
+static void free_options(struct options *o)
+{
+    for (size_t i = 0; i < o->machine.mount_count; i++) {
+        free((char *)(intptr_t)o->mounts[i].host_path);
+        free((char *)(intptr_t)o->mounts[i].guest_path);
+    }
+    free(o->mounts);
+    free(o->env);
+    free(o->platform);
+    free(o->creds);
+}
 
 /* ---- The command line ------------------------------------------------------------------------------------ */
 

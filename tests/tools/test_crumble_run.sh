@@ -34,6 +34,17 @@ run --memory 512m --cpus 2 cc/busybox sh -c 'nproc; [ $(sed -n "s/MemTotal: *\([
 check "memory and processors" is $'2\nenough/0'
 run --disk-size 64m cc/busybox sh -c 'size=$(df -m / | awk "NR == 2 { print \$2 }"); [ $size -gt 40 ] && [ $size -le 64 ] && echo small'
 check "the size of what can be written" is small/0
+mkdir "$work/share" && echo there >"$work/share/file"
+run -v "$work/share:/mnt/a" -v "$work/share:/mnt/b:ro" -v /mnt/empty cc/busybox sh -c \
+    'cat /mnt/a/file; echo back >/mnt/a/new; (echo x >/mnt/b/file) 2>/dev/null || echo kept; ls -A /mnt/empty | wc -l'
+check "directories of this host, and an empty one" is $'there\nkept\n0/0'
+check "what was written is on this host" test "$(cat "$work/share/new" "$work/share/file")" = $'back\nthere'
+out=$(cd "$work" && "$crumble" run -v ./share:/mnt cc/busybox cat /mnt/file)
+check "a relative one" test "$out" = there
+run -v "$work/nothing:/mnt" cc/busybox true
+check "one that is not there: 125" is /125
+run -v name:/mnt cc/busybox true
+check "a volume by a name: 125" is /125
 run cc/busybox nothing-of-that-name
 check "a command that is not there: 127" is /127
 run cc/busybox /etc
