@@ -39,7 +39,7 @@ static cc_error_code cci_cmd_enter_finished(cc_cmd cmd, struct cci_cmd **out, cc
 static cc_error_code cci_cmd_signal(cc_cmd cmd, int sig, cc_error *err)
 {
     const struct cci_wait forever = CCI_WAIT_FOREVER;
-    struct cci_cmd *c;
+    struct cci_cmd *c = NULL;
     cci_error_clear(err);
     cc_error_code code = cci_cmd_check_signal(sig, err);
     if (code == CC_OK)
@@ -64,7 +64,7 @@ CC_API cc_error_code cc_cmd_kill(cc_cmd cmd, cc_error *err)
 CC_API cc_error_code cc_cmd_resize(cc_cmd cmd, int cols, int rows, cc_error *err)
 {
     const struct cci_wait forever = CCI_WAIT_FOREVER;
-    struct cci_cmd *c;
+    struct cci_cmd *c = NULL;
     cci_error_clear(err);
     cc_error_code code = cci_cmd_check_size(cols, rows, err);
     if (code == CC_OK)
@@ -82,7 +82,7 @@ CC_API cc_error_code cc_cmd_resize(cc_cmd cmd, int cols, int rows, cc_error *err
 CC_API void cc_instance_set_console_size(cc_instance inst, int cols, int rows)
 {
     const struct cci_wait forever = CCI_WAIT_FOREVER;
-    struct cci_instance *i;
+    struct cci_instance *i = NULL;
     if (cci_cmd_check_size(cols, rows, NULL) != CC_OK || cci_instance_enter(inst, &i, NULL) != CC_OK)
         return;
     (void)cci_exec_resize(i->vm.control, NULL, (uint32_t)cols, (uint32_t)rows, &forever, NULL);
@@ -91,7 +91,7 @@ CC_API void cc_instance_set_console_size(cc_instance inst, int cols, int rows)
 
 CC_API int cc_cmd_pid(cc_cmd cmd)
 {
-    struct cci_cmd *c;
+    struct cci_cmd *c = NULL;
     if (cci_cmd_enter_started(cmd, &c, NULL) != CC_OK)
         return 0;
     int pid = cci_exec_pid(c->exec);
@@ -101,7 +101,7 @@ CC_API int cc_cmd_pid(cc_cmd cmd)
 
 CC_API cc_error_code cc_cmd_usage(cc_cmd cmd, cc_resource_usage *out, cc_error *err)
 {
-    struct cci_cmd *c;
+    struct cci_cmd *c = NULL;
     cci_error_clear(err);
     if (out)
         memset(out, 0, sizeof(*out));
@@ -117,7 +117,7 @@ CC_API cc_error_code cc_cmd_usage(cc_cmd cmd, cc_resource_usage *out, cc_error *
 
 CC_API cc_error_code cc_cmd_stderr_tail(cc_cmd cmd, uint8_t **out, size_t *len, cc_error *err)
 {
-    struct cci_cmd *c;
+    struct cci_cmd *c = NULL;
     cci_error_clear(err);
     if (out)
         *out = NULL;

@@ -77,7 +77,7 @@ static cc_error_code cci_cmd_make_named(struct cci_instance *i, const char *name
 CC_API cc_error_code cc_cmd_new(cc_instance inst, const char *name, const char *const *args, cc_cmd *out, cc_error *err)
 {
     struct cci_instance *i = NULL;
-    struct cci_cmd *c;
+    struct cci_cmd *c = NULL;
     cci_error_clear(err);
     if (out)
         *out = 0;
@@ -120,7 +120,7 @@ static cc_error_code cci_cmd_make_entrypoint(struct cci_instance *i, const char 
 CC_API cc_error_code cc_cmd_entrypoint(cc_instance inst, const char *const *args, cc_cmd *out, cc_error *err)
 {
     struct cci_instance *i = NULL;
-    struct cci_cmd *c;
+    struct cci_cmd *c = NULL;
     cci_error_clear(err);
     if (out)
         *out = 0;

@@ -64,7 +64,7 @@ static cc_error_code cci_cmd_pipe_new(struct cci_cmd *c, uint32_t channel, cc_ha
 
 static cc_error_code cci_cmd_pipe_make(cc_cmd cmd, uint32_t channel, cc_handle *out, cc_error *err)
 {
-    struct cci_cmd *c;
+    struct cci_cmd *c = NULL;
     cci_error_clear(err);
     if (!out)
         return cci_api_null("out", err);

@@ -168,7 +168,7 @@ static cc_error_code cci_cmd_finish(struct cci_cmd *c, int *exit_code, cc_error 
 
 CC_API cc_error_code cc_cmd_start(cc_cmd cmd, cc_error *err)
 {
-    struct cci_cmd *c;
+    struct cci_cmd *c = NULL;
     cci_error_clear(err);
     cc_error_code code = cci_cmd_enter(cmd, &c, err);
     if (code == CC_OK) {
@@ -180,7 +180,7 @@ CC_API cc_error_code cc_cmd_start(cc_cmd cmd, cc_error *err)
 
 CC_API cc_error_code cc_cmd_wait(cc_cmd cmd, int *exit_code, cc_error *err)
 {
-    struct cci_cmd *c;
+    struct cci_cmd *c = NULL;
     int result = 0;
     cci_error_clear(err);
     if (exit_code)
@@ -203,7 +203,7 @@ CC_API cc_error_code cc_cmd_wait(cc_cmd cmd, int *exit_code, cc_error *err)
 static cc_error_code cci_cmd_run(cc_cmd cmd, enum cci_cmd_capture capture, uint8_t **out, size_t *len, int *exit_code,
                                  cc_error *err)
 {
-    struct cci_cmd *c;
+    struct cci_cmd *c = NULL;
     int result = 0;
     cci_error_clear(err);
     if (exit_code)
@@ -245,7 +245,7 @@ CC_API cc_error_code cc_cmd_combined_output(cc_cmd cmd, uint8_t **out, size_t *l
 
 CC_API int cc_cmd_exit_code(cc_cmd cmd)
 {
-    struct cci_cmd *c;
+    struct cci_cmd *c = NULL;
     if (cci_cmd_enter(cmd, &c, NULL) != CC_OK)
         return -1;
     cci_monitor_lock(&c->monitor);

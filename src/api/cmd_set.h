@@ -8,7 +8,7 @@
 
 CC_API cc_error_code cc_cmd_set_dir(cc_cmd cmd, const char *dir, cc_error *err)
 {
-    struct cci_cmd *c;
+    struct cci_cmd *c = NULL;
     cci_error_clear(err);
     cc_error_code code = CC_OK;
     if (!dir)
@@ -33,7 +33,7 @@ CC_API cc_error_code cc_cmd_set_dir(cc_cmd cmd, const char *dir, cc_error *err)
 
 CC_API cc_error_code cc_cmd_set_env(cc_cmd cmd, const char *key, const char *value, cc_error *err)
 {
-    struct cci_cmd *c;
+    struct cci_cmd *c = NULL;
     cci_error_clear(err);
     cc_error_code code = CC_OK;
     if (!key)
@@ -54,7 +54,7 @@ CC_API cc_error_code cc_cmd_set_env(cc_cmd cmd, const char *key, const char *val
 
 CC_API char *cc_cmd_get_env(cc_cmd cmd, const char *key)
 {
-    struct cci_cmd *c;
+    struct cci_cmd *c = NULL;
     if (!key || cci_cmd_enter(cmd, &c, NULL) != CC_OK)
         return NULL;
     cci_monitor_lock(&c->monitor);
@@ -66,7 +66,7 @@ CC_API char *cc_cmd_get_env(cc_cmd cmd, const char *key)
 
 CC_API cc_error_code cc_cmd_environ(cc_cmd cmd, char ***out, size_t *count, cc_error *err)
 {
-    struct cci_cmd *c;
+    struct cci_cmd *c = NULL;
     struct cci_strings copy = {0};
     cci_error_clear(err);
     if (out)
@@ -89,7 +89,7 @@ CC_API cc_error_code cc_cmd_environ(cc_cmd cmd, char ***out, size_t *count, cc_e
 
 CC_API cc_error_code cc_cmd_set_cancel(cc_cmd cmd, cc_cancel_token cancel, cc_error *err)
 {
-    struct cci_cmd *c;
+    struct cci_cmd *c = NULL;
     struct cci_cancel *token;
     cci_error_clear(err);
     cc_error_code code = cci_token_use(cancel, &token, err);
@@ -108,7 +108,7 @@ CC_API cc_error_code cc_cmd_set_cancel(cc_cmd cmd, cc_cancel_token cancel, cc_er
 
 CC_API cc_error_code cc_cmd_set_user(cc_cmd cmd, const char *user, cc_error *err)
 {
-    struct cci_cmd *c;
+    struct cci_cmd *c = NULL;
     cci_error_clear(err);
     cc_error_code code = cci_cmd_enter_unstarted(cmd, &c, err);
     if (code)
@@ -127,7 +127,7 @@ CC_API cc_error_code cc_cmd_set_user(cc_cmd cmd, const char *user, cc_error *err
 
 CC_API cc_error_code cc_cmd_set_timeout(cc_cmd cmd, double seconds, cc_error *err)
 {
-    struct cci_cmd *c;
+    struct cci_cmd *c = NULL;
     cci_error_clear(err);
     cc_error_code code = CC_OK;
     if (!(seconds >= 0) || seconds > 1e9)
@@ -143,7 +143,7 @@ CC_API cc_error_code cc_cmd_set_timeout(cc_cmd cmd, double seconds, cc_error *er
 
 CC_API cc_error_code cc_cmd_set_tty(cc_cmd cmd, int cols, int rows, cc_error *err)
 {
-    struct cci_cmd *c;
+    struct cci_cmd *c = NULL;
     cci_error_clear(err);
     cc_error_code code = cci_cmd_check_size(cols, rows, err);
     if (code == CC_OK)

@@ -21,7 +21,7 @@ enum { CCI_CMD_COPY = 65536, CCI_CMD_STEP = 4096 };
 
 static cc_error_code cci_cmd_set_io(cc_cmd cmd, uint32_t channel, const struct cci_cmd_io *io, cc_error *err)
 {
-    struct cci_cmd *c;
+    struct cci_cmd *c = NULL;
     cc_error_code code = cci_cmd_enter_unstarted(cmd, &c, err);
     if (code)
         return code;

@@ -182,7 +182,7 @@ static cc_error_code cci_connection_write_all(struct cci_connection *c, const ui
 
 CC_API cc_error_code cc_conn_read(cc_conn c, uint8_t *buf, size_t len, size_t *n, cc_error *err)
 {
-    struct cci_connection *conn;
+    struct cci_connection *conn = NULL;
     cci_error_clear(err);
     if (n)
         *n = 0;
@@ -196,7 +196,7 @@ CC_API cc_error_code cc_conn_read(cc_conn c, uint8_t *buf, size_t len, size_t *n
 
 CC_API cc_error_code cc_conn_write(cc_conn c, const uint8_t *buf, size_t len, size_t *n, cc_error *err)
 {
-    struct cci_connection *conn;
+    struct cci_connection *conn = NULL;
     size_t done = 0;
     cci_error_clear(err);
     cc_error_code code = buf || !len ? cci_connection_enter(c, &conn, err) : cci_api_null("buf", err);
@@ -211,7 +211,7 @@ CC_API cc_error_code cc_conn_write(cc_conn c, const uint8_t *buf, size_t len, si
 
 CC_API cc_error_code cc_conn_close_write(cc_conn c, cc_error *err)
 {
-    struct cci_connection *conn;
+    struct cci_connection *conn = NULL;
     cci_error_clear(err);
     cc_error_code code = cci_connection_enter(c, &conn, err);
     if (code == CC_OK) {
@@ -250,7 +250,7 @@ static uint64_t cci_connection_deadline(int64_t unix_time)
 
 static cc_error_code cci_connection_set_deadline(cc_conn c, bool write, int64_t unix_time, cc_error *err)
 {
-    struct cci_connection *conn;
+    struct cci_connection *conn = NULL;
     cc_error_code code = cci_connection_enter(c, &conn, err);
     if (code)
         return code;
@@ -277,7 +277,7 @@ CC_API cc_error_code cc_conn_set_write_deadline(cc_conn c, int64_t unix_time, cc
 
 static char *cci_connection_addr(cc_conn c, bool remote)
 {
-    struct cci_connection *conn;
+    struct cci_connection *conn = NULL;
     if (cci_connection_enter(c, &conn, NULL) != CC_OK)
         return NULL;
     char *addr = cci_mem_strdup(remote ? conn->remote : conn->local);

@@ -9,7 +9,7 @@
 
 CC_API cc_error_code cc_instance_wait_with(cc_instance inst, cc_cancel_token cancel, cc_error *err)
 {
-    struct cci_instance *i;
+    struct cci_instance *i = NULL;
     struct cci_cancel *token;
     cci_error_clear(err);
     cc_error_code code = cci_token_use(cancel, &token, err);
@@ -31,7 +31,7 @@ CC_API cc_error_code cc_instance_wait(cc_instance inst, cc_error *err)
 
 CC_API char *cc_instance_id(cc_instance inst)
 {
-    struct cci_instance *i;
+    struct cci_instance *i = NULL;
     if (cci_instance_enter(inst, &i, NULL) != CC_OK)
         return NULL;
     char *id = cci_mem_strdup(i->id);
@@ -41,7 +41,7 @@ CC_API char *cc_instance_id(cc_instance inst)
 
 CC_API bool cc_instance_is_running(cc_instance inst)
 {
-    struct cci_instance *i;
+    struct cci_instance *i = NULL;
     if (cci_instance_enter(inst, &i, NULL) != CC_OK)
         return false;
     bool running = !cci_state_has_ended(&i->vm.state);
@@ -51,7 +51,7 @@ CC_API bool cc_instance_is_running(cc_instance inst)
 
 CC_API cc_error_code cc_instance_get_state(cc_instance inst, cc_instance_state *out, cc_error *err)
 {
-    struct cci_instance *i;
+    struct cci_instance *i = NULL;
     cci_error_clear(err);
     if (out)
         *out = CC_STATE_CREATED;
@@ -66,7 +66,7 @@ CC_API cc_error_code cc_instance_get_state(cc_instance inst, cc_instance_state *
 CC_API cc_error_code cc_instance_set_state_callback(cc_instance inst, cc_state_callback callback, void *user_data,
                                                     cc_error *err)
 {
-    struct cci_instance *i;
+    struct cci_instance *i = NULL;
     cci_error_clear(err);
     cc_error_code code = cci_instance_enter(inst, &i, err);
     if (code == CC_OK) {
@@ -78,7 +78,7 @@ CC_API cc_error_code cc_instance_set_state_callback(cc_instance inst, cc_state_c
 
 CC_API char *cc_instance_end_reason(cc_instance inst)
 {
-    struct cci_instance *i;
+    struct cci_instance *i = NULL;
     cc_error why = {CC_OK, NULL, NULL, NULL, 0};
     if (cci_instance_enter(inst, &i, NULL) != CC_OK)
         return NULL;
@@ -93,7 +93,7 @@ CC_API char *cc_instance_end_reason(cc_instance inst)
 
 CC_API cc_error_code cc_instance_done_fd(cc_instance inst, int *out, cc_error *err)
 {
-    struct cci_instance *i;
+    struct cci_instance *i = NULL;
     cci_error_clear(err);
     if (out)
         *out = -1;
@@ -109,7 +109,7 @@ CC_API cc_error_code cc_instance_done_fd(cc_instance inst, int *out, cc_error *e
 
 CC_API cc_error_code cc_instance_pause(cc_instance inst, cc_error *err)
 {
-    struct cci_instance *i;
+    struct cci_instance *i = NULL;
     cci_error_clear(err);
     cc_error_code code = cci_instance_enter(inst, &i, err);
     if (code == CC_OK) {
@@ -121,7 +121,7 @@ CC_API cc_error_code cc_instance_pause(cc_instance inst, cc_error *err)
 
 CC_API cc_error_code cc_instance_resume(cc_instance inst, cc_error *err)
 {
-    struct cci_instance *i;
+    struct cci_instance *i = NULL;
     cci_error_clear(err);
     cc_error_code code = cci_instance_enter(inst, &i, err);
     if (code == CC_OK) {
@@ -135,7 +135,7 @@ CC_API cc_error_code cc_instance_resume(cc_instance inst, cc_error *err)
 
 CC_API cc_error_code cc_instance_request_stop(cc_instance inst, double grace_seconds, cc_error *err)
 {
-    struct cci_instance *i;
+    struct cci_instance *i = NULL;
     cci_error_clear(err);
     cc_error_code code = CC_OK;
     if (!(grace_seconds >= 0) || grace_seconds > CCI_LIFE_GRACE_MAX)

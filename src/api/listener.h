@@ -76,7 +76,7 @@ static cc_error_code cci_vsock_dial_conn(struct cci_instance *i, uint32_t port, 
 CC_API cc_error_code cc_vsock_dial_with(cc_instance inst, uint32_t port, cc_cancel_token cancel, cc_conn *out,
                                         cc_error *err)
 {
-    struct cci_instance *i;
+    struct cci_instance *i = NULL;
     struct cci_cancel *token = NULL;
     cci_error_clear(err);
     if (out)
@@ -186,7 +186,7 @@ static cc_error_code cci_listener_new(struct cci_instance *i, uint32_t port, cc_
 
 CC_API cc_error_code cc_vsock_listen(cc_instance inst, uint32_t port, cc_listener *out, cc_error *err)
 {
-    struct cci_instance *i;
+    struct cci_instance *i = NULL;
     cci_error_clear(err);
     if (out)
         *out = 0;

@@ -47,8 +47,8 @@ static cc_error_code cci_workload_start(struct cci_instance *i, const struct cci
 
 CC_API cc_error_code cc_instance_exec(cc_instance inst, const char *name, const char *const *args, cc_error *err)
 {
-    struct cci_instance *i;
-    struct cci_cmd *c;
+    struct cci_instance *i = NULL;
+    struct cci_cmd *c = NULL;
     cci_error_clear(err);
     cc_error_code code = cci_instance_enter(inst, &i, err);
     if (code)
@@ -74,7 +74,7 @@ static struct cci_exec *cci_workload_of(struct cci_instance *i)
 CC_API cc_error_code cc_instance_signal(cc_instance inst, int sig, cc_error *err)
 {
     const struct cci_wait forever = CCI_WAIT_FOREVER;
-    struct cci_instance *i;
+    struct cci_instance *i = NULL;
     cci_error_clear(err);
     cc_error_code code = cci_cmd_check_signal(sig, err);
     if (code == CC_OK)
@@ -91,7 +91,7 @@ CC_API cc_error_code cc_instance_signal(cc_instance inst, int sig, cc_error *err
 CC_API int cc_instance_exit_code(cc_instance inst)
 {
     const struct cci_wait forever = CCI_WAIT_FOREVER;
-    struct cci_instance *i;
+    struct cci_instance *i = NULL;
     int result = -1;
     if (cci_instance_enter(inst, &i, NULL) != CC_OK)
         return -1;
