@@ -353,6 +353,10 @@ def several_and_ends(b):
         outs = list(pool.map(lambda _: b.run("shared"), range(4)))
     check("four_at_once", all(code == 0 for code, _, _ in outs) and tree(b.store("shared") + "/kernel") == WANTED, str(outs))
     check("one_fetched", b.server.requests == [INDEX, PACKAGE], str(b.server.requests))
+    code, out, store = b.run(PRUNE_AT="KiB fetched")
+    check("pruned_meanwhile", code == 0 and "pruned 0" in out and tree(b.store(store) + "/kernel") == WANTED, out)
+    code, out, _ = b.run(store, PRUNE_AT="start")
+    check("pruned_afterwards", code == 0 and "pruned 0" in out and "fetch" not in out and tree(b.store(store) + "/kernel") == WANTED, out)
     code, out, store = b.run(CANCEL_AT="fetching")
     left = set(tree(b.store(store))) - {"kernel.lock"}
     check("cancelled", code == CANCELLED and not left and "none could be" not in out, f"{code} {out} {left}")
