@@ -7,7 +7,7 @@
 #ifndef CCI_BASE_OS_COPY_LINUX_H
 #define CCI_BASE_OS_COPY_LINUX_H
 
-#include "os_share_linux.h"
+#include "os.h"
 
 /* Of an open file; unlike cci_os_chmod_fd it needs no /proc, and no descriptor that only names the file. */
 static int cci_os_fchmod(cci_fd fd, unsigned mode)
