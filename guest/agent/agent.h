@@ -15,6 +15,7 @@
  *   intake.c   bytes from the host to a command's standard input
  *   exec.c     commands: what is asked for, reap, report, signal
  *   spawn.c    the start of a program
+ *   ahead.c    a look at what is to be started, where that may take long
  *   tty.c      terminals
  *   user.c     users and groups of the image
  *   file.c     reading and writing whole files
@@ -229,10 +230,26 @@ struct spawn {
 };
 /* Starts a program in a session of its own: its pid; or -1 with *err and the step that failed in *what. */
 pid_t spawn(const struct spawn *s, int *err, const char **what);
+/* Calls `try` for each place where the program may be until it says true. 0, or the errno to tell. */
+int program_search(const char *name, const char *dirs, bool (*try)(const char *path, void *ctx), void *ctx);
 
-/* ---- exec.c, file.c, system.c ------------------------------------------------------ */
+/* ---- exec.c, ahead.c, file.c, system.c ------------------------------------------------------ */
 
-void exec_request(uint64_t id, struct cci_proto_reader *in);
+/* What EXEC asks for, pointing into the received frame. */
+struct exec_spec {
+    uint32_t flags, limit;
+    const char *user, *dir;
+    char **argv, **env;
+    const char *path; /* PATH to search */
+    struct identity who;
+    uint32_t columns, rows;
+};
+/* Fills all but `who`, and touches nothing else. 0, or errno with *what set. The caller frees argv and env either way.
+ */
+int exec_parse(struct exec_spec *s, struct cci_proto_reader *in, const char **what);
+void exec_start(uint64_t id, struct cci_proto_reader *in);
+void exec_request(uint64_t id, struct cci_proto_reader *in); /* ahead.c */
+bool ahead_kill(struct request *r);                          /* false: it is no command that is still to start */
 void exec_kill(uint64_t id, uint64_t target, int sig);
 void exec_resize(uint64_t id, struct cci_proto_reader *in);
 void exec_reap(void);

@@ -207,10 +207,8 @@ char *get_cstr(struct cci_proto_reader *in)
     /* The length before the string has been read: the string moves over it, and has room for NUL. */
     char *p = (char *)(uintptr_t)cci_proto_get_bytes(in, &n);
     static char empty[1];
-    if (in->bad || n == 0) {
-        empty[0] = 0;
+    if (in->bad || n == 0)
         return in->bad ? NULL : empty;
-    }
     memmove(p - 4, p, n);
     p[n - 4] = 0;
     return strlen(p - 4) == n ? p - 4 : NULL;

@@ -28,16 +28,6 @@ struct exec {
     struct rusage usage;
 };
 
-/* What EXEC asked for, pointing into the received frame. */
-struct spec {
-    uint32_t flags, limit;
-    const char *user, *dir;
-    char **argv, **env;
-    const char *path; /* PATH to search */
-    struct identity who;
-    uint32_t columns, rows;
-};
-
 static bool has_workload; /* there is one, or was */
 
 /* ---- the end of a command -------------------------------------------------------------------- */
@@ -153,7 +143,9 @@ void exec_kill(uint64_t id, uint64_t target, int sig)
     struct request *r = request_find(target);
     struct exec *e = (struct exec *)r;
     int err = 0;
-    if (!r || r->detach != detach)
+    if (r && sig == SIGKILL && ahead_kill(r))
+        ;
+    else if (!r || r->detach != detach)
         err = ESRCH;
     /* The number of a process group stays taken while the group has members. When it has none and the
        number went to another command, that is not the one meant. */
@@ -234,8 +226,7 @@ static const char *env_get(char *const *env, const char *name)
     return NULL;
 }
 
-/* Fills *s from the frame. 0, or errno with *what set. The caller frees argv and env either way. */
-static int parse(struct spec *s, struct cci_proto_reader *in, const char **what)
+int exec_parse(struct exec_spec *s, struct cci_proto_reader *in, const char **what)
 {
     uint32_t argc = 0, envc = 0;
     *what = "malformed request";
@@ -254,14 +245,20 @@ static int parse(struct spec *s, struct cci_proto_reader *in, const char **what)
     *what = "no program named";
     if (!argc)
         return EINVAL;
-    *what = "the machine has its workload already";
-    if ((s->flags & CCI_EXEC_WORKLOAD) && has_workload)
-        return EBUSY;
     if (s->limit == 0 || s->limit > CCI_PROTO_INLINE)
         s->limit = CCI_PROTO_INLINE;
     s->path = env_get(s->env, "PATH");
     if (!s->path)
         s->path = DEFAULT_PATH;
+    return 0;
+}
+
+/* What of the request depends on the guest. 0, or errno with *what set. */
+static int resolve(struct exec_spec *s, const char **what)
+{
+    *what = "the machine has its workload already";
+    if ((s->flags & CCI_EXEC_WORKLOAD) && has_workload)
+        return EBUSY;
     return user_find(*s->user ? s->user : agent.user ? agent.user : "0", &s->who, what);
 }
 
@@ -308,7 +305,7 @@ static int make_pipe(int *ours, int *childs, bool child_reads)
     return 0;
 }
 
-static int open_tty(const struct spec *s, struct streams *t)
+static int open_tty(const struct exec_spec *s, struct streams *t)
 {
     int *master = &t->ours[CCI_CHANNEL_STDOUT];
     int err = tty_open(s->columns, s->rows, s->who.uid, master, &t->in);
@@ -321,7 +318,7 @@ static int open_tty(const struct spec *s, struct streams *t)
     return err;
 }
 
-static int open_streams(const struct spec *s, struct streams *t)
+static int open_streams(const struct exec_spec *s, struct streams *t)
 {
     const uint32_t out = CCI_EXEC_STDOUT | CCI_EXEC_PIPE_STDOUT;
     const uint32_t err = CCI_EXEC_STDERR | CCI_EXEC_PIPE_STDERR | CCI_EXEC_STDERR_TAIL;
@@ -345,7 +342,7 @@ static int open_streams(const struct spec *s, struct streams *t)
     return e;
 }
 
-static void watch_output(struct exec *e, const struct spec *s, const struct streams *t, uint32_t channel)
+static void watch_output(struct exec *e, const struct exec_spec *s, const struct streams *t, uint32_t channel)
 {
     const bool is_out = channel == CCI_CHANNEL_STDOUT;
     struct feed *f;
@@ -362,7 +359,7 @@ static void watch_output(struct exec *e, const struct spec *s, const struct stre
 }
 
 /* The program runs. */
-static void begin(uint64_t id, const struct spec *s, pid_t pid, const struct streams *t)
+static void begin(uint64_t id, const struct exec_spec *s, pid_t pid, const struct streams *t)
 {
     struct exec *e = (struct exec *)request_new(sizeof *e, id);
     e->pid = pid;
@@ -381,7 +378,7 @@ static void begin(uint64_t id, const struct spec *s, pid_t pid, const struct str
 }
 
 /* Returns 0 when the command runs, else errno with *what set. */
-static int launch(uint64_t id, struct spec *s, const char **what)
+static int launch(uint64_t id, struct exec_spec *s, const char **what)
 {
     struct streams t = {{-1, -1, -1, -1}, -1, -1, -1, false};
     int err = open_streams(s, &t);
@@ -400,12 +397,14 @@ static int launch(uint64_t id, struct spec *s, const char **what)
     return err;
 }
 
-void exec_request(uint64_t id, struct cci_proto_reader *in)
+void exec_start(uint64_t id, struct cci_proto_reader *in)
 {
-    struct spec s = {0};
+    struct exec_spec s = {0};
     const char *what = "";
     char *home = NULL;
-    int err = parse(&s, in, &what);
+    int err = exec_parse(&s, in, &what);
+    if (!err)
+        err = resolve(&s, &what);
     if (!err && !env_get(s.env, "HOME")) {
         char **end = s.env;
         while (*end)

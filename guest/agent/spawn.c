@@ -24,16 +24,13 @@ struct failure {
 };
 
 /* As execvp does it: EACCES is reported only if no later directory has the program. */
-static int search(const struct spawn *s)
+int program_search(const char *name, const char *dir, bool (*try)(const char *path, void *ctx), void *ctx)
 {
-    const char *name = s->argv[0], *dir = s->path;
     size_t name_len = strlen(name);
     char candidate[4096];
     int denied = 0;
-    if (strchr(name, '/')) {
-        execve(name, s->argv, s->env);
-        return errno;
-    }
+    if (strchr(name, '/'))
+        return try(name, ctx) ? 0 : errno;
     for (;;) {
         const char *end = strchr(dir, ':');
         size_t n = end ? (size_t)(end - dir) : strlen(dir);
@@ -41,7 +38,8 @@ static int search(const struct spawn *s)
             memcpy(candidate, dir, n);
             candidate[n] = '/';
             memcpy(candidate + n + (n != 0), name, name_len + 1); /* an empty entry is "here" */
-            execve(candidate, s->argv, s->env);
+            if (try(candidate, ctx))
+                return 0;
             if (errno == EACCES)
                 denied = EACCES;
             else if (errno != ENOENT && errno != ENOTDIR && errno != ENAMETOOLONG)
@@ -51,6 +49,14 @@ static int search(const struct spawn *s)
             return denied ? denied : ENOENT;
         dir = end + 1;
     }
+}
+
+/* Comes back only when it failed. */
+static bool run(const char *path, void *ctx)
+{
+    const struct spawn *s = ctx;
+    execve(path, s->argv, s->env);
+    return false;
 }
 
 /* The libc calls for these stop every thread first; the child has one and shares our memory. */
@@ -94,7 +100,7 @@ static void child(const struct spawn *s, volatile struct failure *failed)
     }
     if (!err) {
         failed->what = "exec";
-        err = search(s);
+        err = program_search(s->argv[0], s->path, run, (void *)(uintptr_t)s);
     }
     failed->err = err;
     _exit(127);

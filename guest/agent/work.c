@@ -3,7 +3,8 @@
  *
  * A worker runs work->run, which touches nothing but its own structure and the files it is about; then the
  * loop runs work->done, which answers. Threads are made when there is work and none is idle, up to WORKERS,
- * and the first few of them stay. More work than threads waits in a queue, in order.
+ * and the first few of them stay. More work than threads waits in a queue, in order. There may be many: a file system
+ * that never answers keeps one for each request about it, and a copy has one for as long as it takes.
  */
 #include "agent.h"
 
@@ -14,7 +15,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-enum { WORKERS = 64, KEPT = 4, STACK = 128 << 10 };
+enum { WORKERS = 512, KEPT = 4, STACK = 128 << 10 };
 
 struct work_list {
     struct work *first, **last;

@@ -9,6 +9,7 @@
 
 #include "../../src/control/listing.h"
 #include "../../src/control/openfile.h"
+#include "../../src/control/watch.h"
 #include "../share/fuse_mount.h"
 
 static struct agent a;
@@ -19,6 +20,7 @@ static const struct cci_wait *const w = &agent_forever;
 static cc_error err;
 static char top[64], host[80], at[80], hung[80];
 static struct fuse_mount served;
+static int hung_fd;
 
 static void test_cases(void)
 {
@@ -111,6 +113,89 @@ static void test_hung(void)
     }
 }
 
+/* Runs a program there; the error, or 0, with its exit code. */
+static int run_in(const char *dir, const char *program, const struct cci_wait *wait, int *code)
+{
+    const char *const argv[] = {program};
+    const char *const env[] = {"PATH=.:/bin:/usr/bin"};
+    struct cci_exec_spec s = {.argv = argv, .argc = 1, .env = env, .envc = 1, .dir = dir};
+    struct cci_exec *e;
+    CHECK_OK(cci_exec_begin(a.ctl, &s, &e, &err), err);
+    int result = (int)cci_exec_wait(e, wait, code, &err);
+    if (result == CC_ERR_IO)
+        result = err.sys_errno;
+    cci_error_release(&err);
+    cci_exec_free(e);
+    return result;
+}
+
+/* Commands there are found, started and refused as elsewhere. */
+static void test_commands(void)
+{
+    char path[120];
+    int code = -1;
+    (void)snprintf(path, sizeof(path), "%s/say", at);
+    CHECK_OK(cci_file_write(a.ctl, path, "#!/bin/sh\nexit 7\n", 17, 0755, w, &err), err);
+    CHECK(run_in(at, "say", w, &code) == 0 && code == 7);
+    CHECK(run_in(at, "./say", w, &code) == 0 && code == 7);
+    CHECK(run_in("/", path, w, &code) == 0 && code == 7);
+    CHECK(run_in("", "true", w, &code) == 0 && code == 0);
+    CHECK_EQ_INT(run_in(at, "./said", w, &code), ENOENT);
+    CHECK_EQ_INT(run_in("/", "say", w, &code), ENOENT);
+    CHECK_EQ_INT(run_in(path, "true", w, &code), ENOTDIR);
+    CHECK_EQ_INT(chmod(path, 0644), 0);
+    CHECK_EQ_INT(run_in(at, "say", w, &code), EACCES);
+}
+
+/* Many calls that nobody answers use up neither the workers nor the loop. */
+static void test_many_hung(void)
+{
+    struct cci_file_stat st;
+    struct cci_watch watch;
+    cc_dir_entry *e;
+    char path[120];
+    size_t n;
+    int code = -1;
+    (void)snprintf(path, sizeof(path), "%s/x", hung);
+    for (int i = 0; i < 100; i++) {
+        const struct cci_wait brief = {cci_os_now() + 1000000, NULL};
+        CHECK_EQ_INT(cci_file_stat(a.ctl, path, false, &st, &brief, &err), CC_ERR_TIMEOUT);
+        cci_error_release(&err);
+    }
+    const struct cci_wait brief = {cci_os_now() + 50000000, NULL};
+    CHECK_EQ_INT(cci_watch_open(&watch, a.ctl, path, &brief, &err), CC_ERR_TIMEOUT);
+    cci_error_release(&err);
+    CHECK_EQ_INT(run_in(path, "true", &brief, &code), CC_ERR_TIMEOUT);
+    CHECK_EQ_INT(run_in("/", path, &brief, &code), CC_ERR_TIMEOUT);
+    const struct cci_wait soon = {cci_os_now() + 10000000000u, NULL};
+    CHECK_OK(cci_file_stat(a.ctl, "/etc", false, &st, &soon, &err), err);
+    CHECK_OK(cci_listing_read(a.ctl, "/etc", &e, &n, &soon, &err), err);
+    cci_listing_free(e, n);
+    CHECK(run_in("/tmp", "true", &soon, &code) == 0 && code == 0);
+}
+
+/* One that is killed before it could be started is not started. */
+static void test_killed_early(void)
+{
+    char path[120];
+    const char *const argv[] = {path};
+    struct cci_exec_spec s = {.argv = argv, .argc = 1};
+    const struct cci_wait soon = {cci_os_now() + 10000000000u, NULL};
+    struct cci_exec *e;
+    int code;
+    (void)snprintf(path, sizeof(path), "%s/x", hung);
+    CHECK_OK(cci_exec_begin(a.ctl, &s, &e, &err), err);
+    CHECK_EQ_INT(cci_exec_signal(e, SIGTERM, &soon, &err), CC_ERR_IO);
+    CHECK_EQ_INT(err.sys_errno, ESRCH);
+    CHECK_OK(cci_exec_signal(e, SIGKILL, &soon, &err), err);
+    close(hung_fd); /* what waited is answered */
+    hung_fd = -1;
+    CHECK_EQ_INT(cci_exec_wait(e, &soon, &code, &err), CC_ERR_IO);
+    CHECK_EQ_INT(err.sys_errno, ECANCELED);
+    cci_error_release(&err);
+    cci_exec_free(e);
+}
+
 static int prepare(void)
 {
     struct cci_share_config config = {0};
@@ -134,16 +219,18 @@ int main(void)
         SKIP(test_slow, "no /dev/fuse here");
         return check_done();
     }
-    int fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
-    (void)snprintf(options, sizeof(options), "fd=%d,rootmode=40000,user_id=0,group_id=0", fd);
-    CHECK(fd >= 0 && mount("hung", hung, "fuse", 0, options) == 0);
+    hung_fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
+    (void)snprintf(options, sizeof(options), "fd=%d,rootmode=40000,user_id=0,group_id=0", hung_fd);
+    CHECK(hung_fd >= 0 && mount("hung", hung, "fuse", 0, options) == 0);
     agent_build();
     agent_start(&a, NULL);
     RUN(test_cases);
     RUN(test_whole_files);
     RUN(test_open_file);
+    RUN(test_commands);
     RUN(test_hung);
-    close(fd); /* what waited is answered */
+    RUN(test_many_hung);
+    RUN(test_killed_early);
     agent_stop(&a);
     agent_clean();
     fuse_mount_end(&served);
