@@ -12,6 +12,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -66,6 +67,16 @@ static void look(struct work *w)
     free(s.env);
 }
 
+/* As if it had been started and killed at once. */
+static void reply_killed(uint64_t id)
+{
+    struct cci_proto_writer *w = reply_begin(id, 0, "", 36);
+    cci_proto_put32(w, SIGKILL);
+    for (int i = 0; i < 4; i++)
+        cci_proto_put64(w, 0); /* usage, and no output */
+    frame_end();
+}
+
 static void go(struct work *w)
 {
     struct ahead *a = (struct ahead *)((char *)w - offsetof(struct ahead, work));
@@ -74,7 +85,7 @@ static void go(struct work *w)
     bool given_up = a->given_up, killed = a->killed;
     request_free(&a->req); /* the number is free again, and the memory stays for this turn of the loop */
     if (killed && !given_up)
-        reply(id, ECANCELED, "killed before it was started");
+        reply_killed(id);
     else if (!given_up)
         exec_start(id, &in);
 }
