@@ -691,6 +691,66 @@ static void test_writes(void)
     expect_write(take_and_leave, CC_ERR_NOT_RUNNING, "the guest's agent ended");
 }
 
+/* ---- A guest that takes requests slowly, or not at all ---------------------------------------------------------- */
+
+/* A stream that takes as many bytes as it is allowed to. */
+struct slow_stream {
+    struct cci_stream stream;
+    size_t allowed;
+};
+
+static int64_t slow_write(struct cci_stream *s, const void *buf, size_t n)
+{
+    struct slow_stream *slow = (struct slow_stream *)s;
+    (void)buf;
+    n = n < slow->allowed ? n : slow->allowed;
+    slow->allowed -= n;
+    return n ? (int64_t)n : -EAGAIN;
+}
+
+static void slow_nothing(struct cci_stream *s)
+{
+    (void)s;
+}
+
+static const struct cci_stream_ops slow_ops = {NULL, slow_write, slow_nothing, NULL, slow_nothing};
+
+static void put_much(struct cci_proto_writer *w, const void *ctx)
+{
+    static const uint8_t bytes[100000];
+    (void)ctx;
+    cci_proto_put_bytes(w, bytes, sizeof(bytes));
+}
+
+/* What was sent is not kept, though there is always something that was not; and what waits has a limit. */
+static void test_backlog(void)
+{
+    struct slow_stream slow = {{&slow_ops}, 0};
+    struct cci_control *ctl = cci_control_new(NULL, NULL);
+    cc_error err = {0};
+    cc_error_code code;
+    unsigned taken = 0;
+    CHECK(ctl != NULL);
+    ctl->stream = &slow.stream;
+    for (int i = 0; i < 2000; i++) {
+        CHECK_EQ_INT(cci_control_tell(ctl, CCI_MSG_PING, put_much, NULL, &err), CC_OK);
+        slow.allowed = i ? 100020 : 20; /* always behind by most of a frame */
+    }
+    CHECK(ctl->out.cap < 1000000);
+    slow.allowed = 0;
+    while ((code = cci_control_tell(ctl, CCI_MSG_PING, put_much, NULL, &err)) == CC_OK && taken < 100000)
+        taken++;
+    CHECK(taken > 100 && ctl->out.n < 2 * (size_t)CCI_CONTROL_BACKLOG);
+    CHECK_EQ_INT(err.sys_errno, EAGAIN);
+    expect(code, &err, CC_ERR_IO, "the guest does not take requests, and too many wait for it already");
+    slow.allowed = SIZE_MAX;
+    cci_mutex_lock(&ctl->mutex);
+    cci_control_flush(ctl);
+    cci_mutex_unlock(&ctl->mutex);
+    CHECK_EQ_INT(cci_control_tell(ctl, CCI_MSG_PING, put_much, NULL, &err), CC_OK);
+    cci_control_close(ctl);
+}
+
 /* ---- Open files, directories, watches, copies ------------------------------------------------------------------- */
 
 static const struct cci_copy_options no_options = {0};
@@ -1024,6 +1084,7 @@ int main(void)
     RUN(test_pipes);
     RUN(test_unread_input);
     RUN(test_writes);
+    RUN(test_backlog);
     RUN(test_open_files);
     RUN(test_lists);
     RUN(test_watches);
