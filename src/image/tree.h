@@ -132,11 +132,6 @@ static uint32_t cci_tree_inode(const struct cci_tree *t, uint32_t id)
     return cci_tree_at(t, id)->type == CCI_INDEX_HARDLINK ? cci_tree_at(t, id)->holder : id;
 }
 
-static enum cci_index_type cci_tree_type(const struct cci_tree *t, uint32_t id)
-{
-    return (enum cci_index_type)cci_tree_at(t, cci_tree_inode(t, id))->type;
-}
-
 static bool cci_tree_is_dir(const struct cci_tree *t, uint32_t id)
 {
     return cci_tree_at(t, id)->type == CCI_INDEX_DIR;
