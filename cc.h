@@ -486,6 +486,9 @@ typedef enum {
  */
 typedef void (*cc_state_callback)(cc_instance inst, cc_instance_state state, void *user_data);
 
+/* Takes what a command printed, or a console; false: it wants no more, and a command's stream is closed for it. */
+typedef bool (*cc_output_callback)(const uint8_t *data, size_t len, void *user_data);
+
 /*
  * A disk for the guest: a file, or a block device, of the host, byte for byte; its format is never looked at. Its size
  * has to be a multiple of 512 bytes. In the guest the first is /dev/vdc, the next /dev/vdd, in the order of the array;
@@ -527,11 +530,28 @@ typedef struct {
                                     written takes space, and only while the instance lives. 16 to 16777216 */
     const char *disk_dir;        /* where that disk's file lies; NULL: the cache directory */
     cc_cancel_token cancel;      /* ends cc_instance_new early; 0: none */
-    cc_state_callback state_callback; /* told of every change of state, from CC_STATE_STARTING on; NULL: nobody */
-    void *state_user_data;            /* handed to it */
-    const cc_disk_config *disks;      /* disks of yours; NULL: none */
-    size_t disk_count;                /* at most CC_MAX_DISKS */
+    cc_state_callback state_callback;    /* told of every change of state, from CC_STATE_STARTING on; NULL: nobody */
+    void *state_user_data;               /* handed to it */
+    const cc_disk_config *disks;         /* disks of yours; NULL: none */
+    size_t disk_count;                   /* at most CC_MAX_DISKS */
+    cc_output_callback console_callback; /* is given what the guest sends to its console; see below. NULL: nobody is */
+    void *console_user_data;             /* handed to it */
+    int console_fd; /* the same goes to this descriptor instead, which is duplicated; 0: to none, so not to standard
+                       input either */
 } cc_instance_options;
+
+/*
+ * The console is the guest's serial port, /dev/ttyS0 and /dev/console there: the kernel prints on it (little, unless
+ * enable_dmesg), the workload of cc_instance_exec has it as its streams, and programs may open it. What is sent there
+ * comes as it is, escape sequences included, from the first instruction of the guest on; the callback is called on a
+ * thread of its own, one call at a time, and may call the library, but not close its own instance. It returns false
+ * when it wants no more. A close returns when the callback was given all there was; a descriptor gets then what it
+ * takes without waiting, and one that fails gets no more.
+ *
+ * A callback or descriptor that falls more than 16 KiB behind makes the guest's programs wait, as on a slow line.
+ * The kernel's own messages do not wait, and are lost here when they get another 16 KiB ahead; the log, and the last
+ * messages in errors, have them in any case.
+ */
 
 /*
  * Starts a virtual machine with the image as its root filesystem, and returns when it takes commands. The image is
@@ -624,6 +644,19 @@ CC_API char *cc_instance_end_reason(cc_instance inst);
  * each call makes a new one, close-on-exec. It keeps its meaning when the instance is closed.
  */
 CC_API cc_error_code cc_instance_done_fd(cc_instance inst, int *out, cc_error *err);
+
+/*
+ * Sends to the guest's console, as if typed on its keyboard: a Ctrl-C is the byte 3. It needs no callback. Waits while
+ * 4096 bytes are on their way that the guest's serial driver has not taken, as while nothing there has the port open;
+ * what the driver takes that no program reads, the guest keeps or loses by its own rules. `n` (or NULL) is how many
+ * were sent, also when it fails: CC_ERR_NOT_RUNNING when the instance ends.
+ */
+CC_API cc_error_code cc_instance_console_write(cc_instance inst, const uint8_t *buf, size_t len, size_t *n,
+                                               cc_error *err);
+
+/* The same under a cancel token; 0: none. */
+CC_API cc_error_code cc_instance_console_write_with(cc_instance inst, const uint8_t *buf, size_t len,
+                                                    cc_cancel_token cancel, size_t *n, cc_error *err);
 
 /* The size of the console and of every command's terminal, now and, where a command names none, later; 0 leaves one as
  * it is (80 columns and 24 rows at first). Sizes out of range and bad handles are left alone. */
@@ -755,16 +788,13 @@ CC_API cc_error_code cc_cmd_set_stdin_fd(cc_cmd cmd, int fd, cc_error *err);
 CC_API cc_error_code cc_cmd_set_stdout_fd(cc_cmd cmd, int fd, cc_error *err);
 CC_API cc_error_code cc_cmd_set_stderr_fd(cc_cmd cmd, int fd, cc_error *err);
 
-/* Takes what a command printed; false: it wants no more, and the stream is closed for the program. */
-typedef bool (*cc_output_callback)(const uint8_t *data, size_t len, void *user_data);
-
 /* Gives up to `size` bytes of input: how many; 0 or less: that was all. */
 typedef int64_t (*cc_input_callback)(uint8_t *buf, size_t size, void *user_data);
 
 /*
- * The same with functions. Each stream's is called on a thread of its own, one call at a time, and may take its time
- * and call the library. An output's has been given all of it when cc_cmd_wait returns; an input's may still be running
- * then. A close of the instance waits for those that are running. Before start.
+ * The same with functions (cc_output_callback is further up). Each stream's is called on a thread of its own, one call
+ * at a time, and may take its time and call the library. An output's has been given all of it when cc_cmd_wait returns;
+ * an input's may still be running then. A close of the instance waits for those that are running. Before start.
  */
 CC_API cc_error_code cc_cmd_set_stdin_callback(cc_cmd cmd, cc_input_callback callback, void *user_data, cc_error *err);
 CC_API cc_error_code cc_cmd_set_stdout_callback(cc_cmd cmd, cc_output_callback callback, void *user_data,

@@ -153,6 +153,7 @@ static void cci_instance_destroy(struct cci_object *o)
     struct cci_instance *i = (struct cci_instance *)o;
     cci_image_free(i->image);
     cci_state_destroy(&i->vm.state);
+    cci_console_destroy(&i->vm.console);
     cci_monitor_destroy(&i->monitor);
     cci_mem_free(i);
 }
@@ -192,14 +193,16 @@ static void cci_instance_end(struct cci_instance *i)
     cci_object_unref(&i->object);
 }
 
-/* A close waits until the state callback has been told the last change: the callback cannot be the one who waits. */
+/* A close waits until the state callback has been told the last change, and the console's was given the last bytes: the
+ * callback cannot be the one who waits. */
 static cc_error_code cci_instance_may_close(cc_instance inst, cc_error *err)
 {
     struct cci_object *o;
     cc_error_code code = cci_handle_get(inst, CCI_KIND_INSTANCE, &o, err);
-    if (code == CC_OK && cci_state_is_callback(&((struct cci_instance *)o)->vm.state))
+    struct cci_vm *vm = o ? &((struct cci_instance *)o)->vm : NULL;
+    if (code == CC_OK && (cci_state_is_callback(&vm->state) || cci_console_is_callback(&vm->console)))
         code = cci_fail(err, CC_ERR_INVALID_ARGUMENT, NULL,
-                        "a state callback cannot close its own instance: have another thread do it");
+                        "a state or console callback cannot close its own instance: have another thread do it");
     cci_object_unref(o);
     return code;
 }

@@ -105,6 +105,45 @@ CC_API cc_error_code cc_instance_done_fd(cc_instance inst, int *out, cc_error *e
     return cci_api_end("done_fd", code, err);
 }
 
+/* ---- The console ------------------------------------------------------------------------------------------ */
+
+/* With the instance entered. */
+static cc_error_code cci_instance_console_input(struct cci_instance *i, const uint8_t *buf, size_t len, size_t *n,
+                                                struct cci_cancel *token, cc_error *err)
+{
+    const struct cci_wait wait = {CCI_FOREVER, token};
+    if (cci_state_get(&i->vm.state) < CC_STATE_RUNNING || !i->vm.machine)
+        return cci_fail(err, CC_ERR_NOT_RUNNING, NULL, "the instance has not started yet");
+    cc_error_code code = cci_serial_feed(&i->vm.machine->serial, buf, len, n, &wait, err);
+    return code == CC_ERR_NOT_RUNNING ? cci_control_dead_error(i->vm.control, err) : code;
+}
+
+CC_API cc_error_code cc_instance_console_write_with(cc_instance inst, const uint8_t *buf, size_t len,
+                                                    cc_cancel_token cancel, size_t *n, cc_error *err)
+{
+    struct cci_instance *i;
+    struct cci_cancel *token = NULL;
+    size_t done = 0;
+    cci_error_clear(err);
+    cc_error_code code = buf || !len ? cci_token_use(cancel, &token, err) : cci_api_null("buf", err);
+    if (code == CC_OK)
+        code = cci_instance_enter(inst, &i, err);
+    if (code == CC_OK) {
+        code = cci_instance_console_input(i, buf, len, &done, token, err);
+        cci_instance_leave(i);
+    }
+    if (n)
+        *n = done;
+    cci_cancel_unref(token);
+    return cci_api_end("console_write", code, err);
+}
+
+CC_API cc_error_code cc_instance_console_write(cc_instance inst, const uint8_t *buf, size_t len, size_t *n,
+                                               cc_error *err)
+{
+    return cc_instance_console_write_with(inst, buf, len, 0, n, err);
+}
+
 /* ---- Pausing and stopping --------------------------------------------------------------------------------- */
 
 CC_API cc_error_code cc_instance_pause(cc_instance inst, cc_error *err)

@@ -56,6 +56,10 @@ static cc_error_code cci_instance_resolve(const cc_instance_options *from, cc_in
         return cci_fail(err, bad, NULL, "cpus is negative");
     if (!(o->timeout_seconds >= 0) || !(o->boot_timeout_seconds >= 0))
         return cci_fail(err, bad, NULL, "a time-out is negative");
+    if (o->console_fd < 0 || (o->console_fd && o->console_callback))
+        return cci_fail(err, bad, NULL, "%s",
+                        o->console_fd < 0 ? "console_fd is negative"
+                                          : "console_fd and console_callback exclude each other");
     cc_error_code code = cci_instance_check_disks(o, err);
     return code ? code : cci_mounts_check(o->mounts, o->mount_count, err);
 }
@@ -71,6 +75,7 @@ static struct cci_instance *cci_instance_make(struct cci_image *image)
     i->image = cci_image_ref(image);
     cci_monitor_init(&i->monitor);
     cci_state_init(&i->vm.state);
+    cci_console_init(&i->vm.console);
     (void)cci_os_random(random, sizeof(random));
     for (unsigned k = 0; k < sizeof(random); k++)
         (void)snprintf(i->id + 2 * k, 3, "%02x", random[k]);
@@ -98,6 +103,9 @@ static cc_error_code cci_instance_boot(struct cci_instance *i, const cc_instance
         .disk_count = o->disk_count,
         .mounts = o->mounts,
         .mount_count = o->mount_count,
+        .console = o->console_callback,
+        .console_user_data = o->console_user_data,
+        .console_fd = o->console_fd,
     };
     return cci_vm_start(&i->vm, &config, &wait, err);
 }

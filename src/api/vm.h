@@ -9,7 +9,8 @@
  *     vsock                     virtio-vsock    control/, and connections of callers                api/conn.h
  *     /dev/hwrng                virtio-rng      the host's randomness
  *     free memory               virtio-balloon  given back to the host
- *     ttyS0                     8250            the log, and the last lines for error messages      machine/serial.h
+ *     ttyS0                     8250            the log, the last lines for error messages, and
+ *                                               who attached to it                                 api/console.h
  *
  *     vm.h          what it consists of, and plugging it together
  *     vm_end.h      how it ends, by itself or by us, and what is told of that
@@ -30,11 +31,13 @@
 #include "../virtio/mmio.h"
 #include "../virtio/rng.h"
 #include "../virtio/vsock.h"
+#include "console.h"
 #include "mounts.h"
 #include "state.h"
 
-#define CCI_VM_TAIL 1200u   /* bytes of the console that an error quotes */
-#define CCI_VM_REASON 1800u /* bytes of a reason */
+#define CCI_VM_TAIL 1200u          /* bytes of the console that an error quotes */
+#define CCI_VM_REASON 1800u        /* bytes of a reason */
+#define CCI_VM_LOST_NS 2000000000u /* between the loss of the agent and that of the machine */
 
 /* A disk of the caller's. */
 struct cci_vm_disk {
@@ -59,6 +62,9 @@ struct cci_vm_config {
     size_t disk_count;
     const cc_mount_config *mounts; /* checked */
     size_t mount_count;
+    cc_output_callback console; /* see cci_console_start */
+    void *console_user_data;
+    int console_fd;
 };
 
 /* How far the start came; everything up to there is to be taken apart. */
@@ -69,6 +75,7 @@ struct cci_vm {
     struct cci_pool pool;
     struct cci_disk root_disk, scratch_disk;
     struct cci_machine *machine;
+    struct cci_console console; /* lives as long as the state */
     struct cci_blk root, scratch;
     struct cci_vm_disk *disks; /* the caller's */
     size_t disk_count;
@@ -153,6 +160,7 @@ static cc_error_code cci_vm_plug_basics(struct cci_vm *vm, cc_error *err)
     cci_monitor_lock(&vm->monitor);
     vm->has_devices = true;
     cci_monitor_unlock(&vm->monitor);
+    cci_control_expect_reason(vm->control, CCI_VM_LOST_NS + CCI_VM_LOST_NS / 2); /* see vm_end.h */
     return CC_OK;
 }
 

@@ -7,14 +7,16 @@
  * everybody: calls fail with the reason, connections break, the state changes.
  *
  * The agent may go without its machine: the connection broke, or it was cut for something that the agent said. Mostly
- * the guest's kernel then panics, as PID 1 is gone, and says more about it; so that is given a moment.
+ * the guest's kernel then panics, as PID 1 is gone, or is going down anyway, and says more about it; so that is given a
+ * moment. Calls whose connection broke wait for what comes of it (cci_control_dead_error).
  */
 #ifndef CCI_API_VM_END_H
 #define CCI_API_VM_END_H
 
 #include "vm.h"
 
-#define CCI_VM_LOST_NS 2000000000u /* between the loss of the agent and that of the machine */
+#define CCI_VM_PANIC "Kernel panic - not syncing: " /* what a kernel's last words begin with */
+#define CCI_VM_BEFORE_PANIC 300u                    /* bytes of the console before them that are quoted */
 
 /* Nothing of the guest answers any more, for this reason: calls fail with it, and what waits for the guest ends. */
 static void cci_vm_break(struct cci_vm *vm, const char *reason)
@@ -23,38 +25,51 @@ static void cci_vm_break(struct cci_vm *vm, const char *reason)
     cci_monitor_lock(&vm->monitor);
     bool has_devices = vm->has_devices;
     cci_monitor_unlock(&vm->monitor);
-    if (has_devices)
+    if (has_devices) {
         cci_vsock_kill(&vm->vsock);
+        cci_serial_hang_up(&vm->machine->serial);
+    }
     cci_cancel_fire(vm->gone);
 }
 
-/* What the kernel said when it gave up: the words behind "Kernel panic - not syncing: ". NULL: nothing. The console is
- * the guest's, so a guest may put there what it likes; only its own instance's message is made of it. */
-static const char *cci_vm_panic_words(char *tail, char out[120])
+/* Where the kernel said last that it gave up; NULL: nowhere. The console is the guest's, so a guest may put there what
+ * it likes; only its own instance's message is made of it. */
+static char *cci_vm_find_panic(char *console)
 {
-    static const char mark[] = "Kernel panic - not syncing: ";
-    const char *at = tail ? strstr(tail, mark) : NULL;
-    if (!at)
-        return NULL;
-    at += sizeof(mark) - 1;
-    (void)snprintf(out, 120, "%.*s", (int)CCI_MIN(strcspn(at, "\n"), (size_t)119), at);
-    return out;
+    char *found = NULL;
+    for (char *at = console; at && (at = strstr(at, CCI_VM_PANIC)) != NULL; at++)
+        found = at;
+    return found;
+}
+
+/* The part of the console that is worth quoting, from the start of a line: what led to the panic and its beginning,
+ * since the trace that follows may be long; else the end. Cuts the text off behind it. */
+static const char *cci_vm_quote(char *console, const char *panic)
+{
+    const size_t n = strlen(console), at = panic ? (size_t)(panic - console) : n;
+    size_t start = panic ? at - CCI_MIN(at, (size_t)CCI_VM_BEFORE_PANIC) : n - CCI_MIN(n, (size_t)CCI_VM_TAIL);
+    while (start > 0 && start < at && console[start - 1] != '\n')
+        start++;
+    if (n - start > CCI_VM_TAIL)
+        console[start + CCI_VM_TAIL] = '\0';
+    return console + start;
 }
 
 /* Why the machine ended by itself, in words, with the kernel's last lines where they explain it; and what to call it.
  */
 static cc_instance_state cci_vm_explain(struct cci_vm *vm, enum cci_machine_end end, const char *why, char *out)
 {
-    char panic[120], text[400];
-    char *tail = end == CCI_MACHINE_OFF ? NULL : cci_serial_tail(&vm->machine->serial, CCI_VM_TAIL);
-    const char *words = cci_vm_panic_words(tail, panic);
+    char text[400];
+    char *console = end == CCI_MACHINE_OFF ? NULL : cci_serial_tail(&vm->machine->serial, CCI_SERIAL_KEEP);
+    const char *panic = cci_vm_find_panic(console), *words = panic ? panic + sizeof(CCI_VM_PANIC) - 1 : NULL;
     switch (end) {
     case CCI_MACHINE_OFF:
         (void)snprintf(text, sizeof(text), "the guest switched itself off");
         break;
     case CCI_MACHINE_RESET:
         if (words)
-            (void)snprintf(text, sizeof(text), "the guest's kernel gave up: %s", words);
+            (void)snprintf(text, sizeof(text), "the guest's kernel gave up: %.*s",
+                           (int)CCI_MIN(strcspn(words, "\n"), (size_t)120), words);
         else
             (void)snprintf(text, sizeof(text), "the guest was rebooted, which ends an instance");
         break;
@@ -65,8 +80,9 @@ static cc_instance_state cci_vm_explain(struct cci_vm *vm, enum cci_machine_end 
         (void)snprintf(text, sizeof(text), "the hypervisor gave up: %s", why);
         break;
     }
-    (void)snprintf(out, CCI_VM_REASON, "%s%s%s", text, tail && *tail ? "; its last messages:\n" : "", tail ? tail : "");
-    cci_mem_free(tail);
+    const char *quote = console ? cci_vm_quote(console, panic) : "";
+    (void)snprintf(out, CCI_VM_REASON, "%s%s%s", text, *quote ? "; its last messages:\n" : "", quote);
+    cci_mem_free(console);
     return end == CCI_MACHINE_OFF || (end == CCI_MACHINE_RESET && !words) ? CC_STATE_STOPPED : CC_STATE_FAILED;
 }
 

@@ -143,6 +143,9 @@ static cc_error_code cci_vm_make_machine(struct cci_vm *vm, const struct cci_vm_
     };
     code = cci_machine_new(&vm->machine, &machine, err);
     if (code == CC_OK)
+        code =
+            cci_console_start(&vm->console, &vm->machine->serial, c->console, c->console_user_data, c->console_fd, err);
+    if (code == CC_OK)
         code = cci_vm_plug(vm, err);
     if (code == CC_OK)
         code = cci_vsock_listen(&vm->vsock, CCI_PROTO_READY_PORT, cci_vm_on_ready, vm, err);
@@ -214,6 +217,7 @@ static void cci_vm_stop(struct cci_vm *vm)
         return;
     if (vm->machine)
         cci_machine_stop(vm->machine);
+    cci_console_stop(&vm->console);
     if (vm->has_devices)
         cci_vsock_unlisten(&vm->vsock, CCI_PROTO_READY_PORT);
     if (vm->stops)

@@ -21,4 +21,12 @@ static bool cci_os_poll_until(cci_fd fd, bool write, cci_fd stop)
     }
 }
 
+/* Whether a write would not wait, or tell at once that it is broken. */
+static bool cci_os_can_write(cci_fd fd)
+{
+    struct pollfd p = {fd, POLLOUT, 0};
+    struct timespec now = {0, 0};
+    return cci_os_result(syscall(SYS_ppoll, &p, 1L, &now, NULL, 0L)) == 1;
+}
+
 #endif

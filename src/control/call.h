@@ -36,7 +36,7 @@ static cc_error_code cci_call_send(struct cci_call *call, uint32_t type, cci_con
     ctl->calls = call;
     cc_error_code code = cci_control_send(ctl, type, call->id, put, ctx, err);
     cci_mutex_unlock(&ctl->mutex);
-    return code;
+    return code == CC_ERR_NOT_RUNNING ? cci_control_dead_error(ctl, err) : code;
 }
 
 /* Waits until done(call) holds; `what` completes "timed out waiting for". */

@@ -39,9 +39,10 @@ struct cci_control {
     uint32_t version, oldest; /* what it said */
     int boot_errno;
     char boot_what[CCI_CONTROL_WHAT_MAX + 1];
-    bool dead;    /* no reply will ever come */
-    char *reason; /* why; NULL if there was no memory to say */
-    bool broke;   /* because the connection ended, for a reason not known here */
+    bool dead;         /* no reply will ever come */
+    char *reason;      /* why; NULL if there was no memory to say */
+    bool broke;        /* because the connection ended, for a reason not known here */
+    uint64_t patience; /* nanoseconds after that in which cci_control_fail tells the reason; 0: nobody does */
 };
 
 struct cci_call {
@@ -121,15 +122,16 @@ static void cci_call_fail(struct cci_call *call)
     cci_monitor_unlock(&call->monitor);
 }
 
-/* Ends all calls, and tells the agent, which ends with its control connection. The first reason stays. With the mutex
- * held. */
-static void cci_control_die(struct cci_control *ctl, const char *reason)
+/* Ends all calls, and tells the agent, which ends with its control connection. The first reason stays;
+ * `broke`: it is not the whole of it. With the mutex held. */
+static void cci_control_die(struct cci_control *ctl, const char *reason, bool broke)
 {
     if (ctl->dead)
         return;
     cci_monitor_lock(&ctl->hello);
     ctl->reason = cci_mem_strdup(reason);
     ctl->dead = true;
+    ctl->broke = broke;
     cci_cond_wake(&ctl->hello.cond);
     cci_monitor_unlock(&ctl->hello);
     if (ctl->stream)
@@ -145,21 +147,42 @@ static void cci_control_die(struct cci_control *ctl, const char *reason)
 static void cci_control_fail(struct cci_control *ctl, const char *reason)
 {
     cci_mutex_lock(&ctl->mutex);
-    cci_control_die(ctl, reason);
+    cci_control_die(ctl, reason, false);
     cci_monitor_lock(&ctl->hello);
     char *better = ctl->broke ? cci_mem_strdup(reason) : NULL;
     if (better) {
         cci_mem_free(ctl->reason);
         ctl->reason = better;
-        ctl->broke = false;
     }
+    ctl->broke = false;
+    cci_cond_wake(&ctl->hello.cond);
     cci_monitor_unlock(&ctl->hello);
     cci_mutex_unlock(&ctl->mutex);
 }
 
+/* Whoever tells the machine's end will: from now on calls whose connection broke wait for that so long. */
+static void cci_control_expect_reason(struct cci_control *ctl, uint64_t patience)
+{
+    cci_monitor_lock(&ctl->hello);
+    ctl->patience = patience;
+    cci_monitor_unlock(&ctl->hello);
+}
+
+static bool cci_control_knows_why(void *ctx)
+{
+    const struct cci_control *ctl = ctx;
+    return !ctl->patience || (ctl->dead && !ctl->broke);
+}
+
+/* The error of a call that the guest does not answer any more. A guest that goes down breaks its connections first, and
+ * says why a moment later, so this waits for the reason; not on the I/O thread or a CPU's, which may be the one that
+ * tells it, and not with the mutex held. A stream may break before the control connection does. */
 static cc_error_code cci_control_dead_error(struct cci_control *ctl, cc_error *err)
 {
     cci_monitor_lock(&ctl->hello);
+    const struct cci_wait moment = {cci_os_now() + ctl->patience, NULL};
+    cci_monitor_unlock(&ctl->hello);
+    (void)cci_monitor_wait(&ctl->hello, &moment, cci_control_knows_why, ctl, "the reason", NULL);
     (void)cci_fail(err, CC_ERR_NOT_RUNNING, NULL, "%s", ctl->reason ? ctl->reason : "the instance ended");
     cci_monitor_unlock(&ctl->hello);
     return CC_ERR_NOT_RUNNING;
@@ -168,12 +191,7 @@ static cc_error_code cci_control_dead_error(struct cci_control *ctl, cc_error *e
 /* The guest cannot be reached; why may yet be known. With the mutex held. */
 static void cci_control_lose(struct cci_control *ctl, const char *reason)
 {
-    if (ctl->dead)
-        return;
-    cci_control_die(ctl, reason);
-    cci_monitor_lock(&ctl->hello);
-    ctl->broke = true;
-    cci_monitor_unlock(&ctl->hello);
+    cci_control_die(ctl, reason, true);
 }
 
 /* The stream has ended or failed. With the mutex held. */

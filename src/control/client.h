@@ -97,7 +97,8 @@ static cc_error_code cci_control_configure(struct cci_control *ctl, const struct
                            err);
 }
 
-/* Sends a request whose reply nobody waits for. What is sent later is dealt with later. */
+/* Sends a request whose reply nobody waits for. What is sent later is dealt with later. CC_ERR_NOT_RUNNING comes
+ * without words, as from cci_control_send. */
 static cc_error_code cci_control_tell(struct cci_control *ctl, uint32_t type, cci_control_put_fn put, const void *ctx,
                                       cc_error *err)
 {
@@ -138,7 +139,7 @@ static void cci_control_close(struct cci_control *ctl)
 {
     struct cci_collect *c;
     cci_mutex_lock(&ctl->mutex);
-    cci_control_die(ctl, "the instance was closed");
+    cci_control_die(ctl, "the instance was closed", false);
     struct cci_stream *stream = ctl->stream;
     ctl->stream = NULL;
     ctl->closed = true;

@@ -57,7 +57,7 @@ static void cci_control_flush(struct cci_control *ctl)
 /* Writes the payload of a request. Called twice: to measure, and to write. */
 typedef void (*cci_control_put_fn)(struct cci_proto_writer *w, const void *ctx);
 
-/* Queues a frame. With the mutex held. */
+/* Queues a frame. With the mutex held, so CC_ERR_NOT_RUNNING comes without words: cci_control_dead_error has them. */
 static cc_error_code cci_control_send(struct cci_control *ctl, uint32_t type, uint64_t id, cci_control_put_fn put,
                                       const void *ctx, cc_error *err)
 {
@@ -66,7 +66,7 @@ static cc_error_code cci_control_send(struct cci_control *ctl, uint32_t type, ui
     if (measure.len > CCI_PROTO_MAX_REQUEST)
         return cci_fail_errno(err, CC_ERR_IO, E2BIG, NULL, "%s", cci_errno_text(E2BIG));
     if (ctl->dead)
-        return cci_control_dead_error(ctl, err);
+        return CC_ERR_NOT_RUNNING;
     bool ends = type == CCI_MSG_KILL || type == CCI_MSG_DETACH || type == CCI_MSG_SHUTDOWN; /* small, and few */
     if (!ends && ctl->out.n - ctl->out_sent > CCI_CONTROL_BACKLOG)
         return cci_fail_errno(err, CC_ERR_IO, EAGAIN, NULL,
@@ -222,7 +222,7 @@ static void cci_control_on_protocol_error(struct cci_control *ctl, const char *w
 {
     char reason[160];
     (void)snprintf(reason, sizeof(reason), "the guest's agent broke the protocol: it %s", wrong);
-    cci_control_die(ctl, reason);
+    cci_control_die(ctl, reason, false);
 }
 
 /* Handles the complete frames in ctl->in. */
@@ -276,7 +276,7 @@ static void cci_control_ready(void *ctx, struct cci_stream *s)
         } else if (p) {
             cci_control_on_break(ctl);
         } else {
-            cci_control_die(ctl, "out of memory for what the guest sends");
+            cci_control_die(ctl, "out of memory for what the guest sends", false);
         }
     }
     cci_mutex_unlock(&ctl->mutex);

@@ -29,7 +29,8 @@ static cc_error_code cci_control_stop(struct cci_control *ctl, struct cci_call *
 /* Shortens the grace of a stop under way. */
 static cc_error_code cci_control_hurry(struct cci_control *ctl, uint64_t grace_ms, cc_error *err)
 {
-    return cci_control_tell(ctl, CCI_MSG_STOP, cci_control_put_grace, &grace_ms, err);
+    cc_error_code code = cci_control_tell(ctl, CCI_MSG_STOP, cci_control_put_grace, &grace_ms, err);
+    return code == CC_ERR_NOT_RUNNING ? cci_control_dead_error(ctl, err) : code;
 }
 
 #endif

@@ -22,6 +22,7 @@
 
 #define CCI_ACPI_BASE 0xe0000u
 #define CCI_ACPI_LIMIT 0x100000u
+#define CCI_ACPI_RESET_VECTOR 0xffff0u /* 16 bytes, the last below the limit: see boot_x86.h */
 #define CCI_ACPI_IOAPIC 0xfec00000u
 #define CCI_ACPI_LAPIC 0xfee00000u
 
@@ -216,7 +217,7 @@ static cc_error_code cci_acpi_build(struct cci_buf *b, const struct cci_acpi_con
     cci_acpi_end(b, xsdt);
     if (b->failed)
         return cci_fail_nomem(err);
-    if (b->n > CCI_ACPI_LIMIT - CCI_ACPI_BASE)
+    if (b->n > CCI_ACPI_RESET_VECTOR - CCI_ACPI_BASE)
         return cci_fail(err, CC_ERR_INVALID_ARGUMENT, NULL, "too many CPUs and devices for the ACPI tables");
     cci_acpi_rsdp(b->p, CCI_ACPI_BASE + xsdt);
     return CC_OK;

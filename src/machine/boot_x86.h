@@ -12,7 +12,7 @@
  *
  *   0x000500  segment table           0x007000  boot_params
  *   0x006000  PVH start info          0x009000  page tables (6 pages)
- *   0x020000  command line            0x0e0000  ACPI tables (not RAM in the map)
+ *   0x020000  command line            0x0e0000  ACPI tables (not RAM in the map), reset vector
  *   0x100000  kernel (usually from 16 MiB)      top of the RAM below 3 GiB: initrd
  *   3 GiB to 4 GiB: the hole for devices; RAM goes on at 4 GiB.
  */
@@ -201,6 +201,25 @@ static void cci_boot_params(uint8_t *low, const struct cci_gmem *mem, const stru
     }
 }
 
+/* Where a PC starts after a reset, and where a kernel jumps, in real mode, that has the firmware reset the machine. A
+ * kernel with support for EFI does so: on a hardware-reduced platform it does not try ACPI's reset register, but EFI,
+ * which is not there, and then this. So there is code that writes to the register. */
+static void cci_boot_reset_vector(uint8_t *low)
+{
+    static const uint8_t code[] = {
+        0xba,
+        (CCI_ACPI_PORT + 2) & 0xff,
+        (CCI_ACPI_PORT + 2) >> 8, /* mov dx, the register */
+        0xb0,
+        CCI_ACPI_RESET_VALUE, /* mov al, the value */
+        0xee,                 /* out dx, al */
+        0xf4,                 /* hlt */
+        0xeb,
+        0xfd /* jmp to hlt */
+    };
+    memcpy(low + CCI_ACPI_RESET_VECTOR, code, sizeof(code));
+}
+
 /* Writes everything but the kernel and the initrd, and says how CPU 0 starts. `acpi` is from cci_acpi_build. */
 static cc_error_code cci_boot_finish(const struct cci_gmem *mem, const struct cci_boot_kernel *k,
                                      const struct cci_boot_initrd *initrd, const char *cmdline,
@@ -208,13 +227,14 @@ static cc_error_code cci_boot_finish(const struct cci_gmem *mem, const struct cc
 {
     uint8_t *low = cci_gmem_at(mem, 0, CCI_ELF_LOWEST);
     size_t n = strlen(cmdline);
-    if (!low || acpi->n > CCI_ACPI_LIMIT - CCI_ACPI_BASE)
+    if (!low || acpi->n > CCI_ACPI_RESET_VECTOR - CCI_ACPI_BASE)
         return cci_fail(err, CC_ERR_INVALID_ARGUMENT, NULL, "the guest's memory is too small");
     if (n > k->cmdline_max)
         return cci_fail(err, CC_ERR_INVALID_ARGUMENT, NULL,
                         "the kernel command line has %zu bytes, and this kernel takes %u", n, k->cmdline_max);
     memcpy(low + CCI_BOOT_CMDLINE, cmdline, n + 1);
     memcpy(low + CCI_ACPI_BASE, acpi->p, acpi->n);
+    cci_boot_reset_vector(low);
     cci_boot_gdt(low, !k->pvh);
     memset(start, 0, sizeof(*start));
     start->rip = k->entry;

@@ -291,6 +291,7 @@ static void test_boot_params(void)
     CHECK_EQ_INT(cci_le64(p + 0x258), 0x1000000); /* the kernel's own fields came along */
     CHECK(memcmp(ram + cci_le64(p + 0x70), "RSD PTR ", 8) == 0);
     CHECK_EQ_INT(p[0x1e8], 3);
+    CHECK(memcmp(ram + 0xffff0, "\xba\x02\x06\xb0\x01\xee\xf4\xeb\xfd", 9) == 0); /* writes 1 to port 0x602 */
     /* RAM below 640 KiB; the tables; RAM from 1 MiB */
     CHECK_EQ_INT(cci_le64(p + 0x2d0), 0);
     CHECK_EQ_INT(cci_le32(p + 0x2d0 + 16), 1);

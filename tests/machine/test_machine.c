@@ -2,13 +2,14 @@
 // @sanitize address,undefined
 // @sanitize thread
 #define _GNU_SOURCE
+#include <pthread.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include "../check.h"
 
 #include "../../src/hv/dummy.h"
-#include "../../src/machine/machine.h"
+#include "../../src/machine/pause.h"
 
 static struct cci_machine *m;
 static cc_error err;
@@ -239,6 +240,85 @@ static void test_no_memory(void)
     CHECK(n > 8 && n < 200);
 }
 
+/* ---- Pauses ---- */
+
+static void *access_port(void *arg)
+{
+    uint8_t value = 0;
+    struct cci_hv_exit e = {.kind = CCI_HV_EXIT_IO_IN, .addr = CCI_SERIAL_PORT, .size = 1, .count = 1, .data = &value};
+    *(bool *)arg = cci_dummy_access(m->vm, &e);
+    return NULL;
+}
+
+static bool all_parked(void)
+{
+    bool parked = true;
+    cci_monitor_lock(&m->monitor);
+    for (unsigned i = 0; i < m->config.cpus; i++)
+        parked = parked && m->cpu[i].parked;
+    cci_monitor_unlock(&m->monitor);
+    return parked;
+}
+
+static void test_pause(void)
+{
+    bool answered = false;
+    pthread_t t;
+    CHECK_OK(make(5), err);
+    CHECK_OK(start(), err);
+    for (unsigned i = 1; i <= 100; i++) {
+        cci_machine_pause(m);
+        CHECK(all_parked());
+        CHECK_EQ_INT(m->vm->clock_stops, i);
+        CHECK_EQ_INT(m->vm->clock_starts, i - 1);
+        cci_machine_resume(m);
+        CHECK_EQ_INT(m->vm->clock_starts, i);
+        CHECK_EQ_INT(m->vm->cpu_clock_starts, 5 * i);
+    }
+    cci_machine_pause(m);
+    CHECK(pthread_create(&t, NULL, access_port, &answered) == 0);
+    CHECK(all_parked()); /* the guest's access waits for the end of the pause */
+    cci_machine_resume(m);
+    CHECK(pthread_join(t, NULL) == 0 && answered);
+    cci_machine_free(m);
+}
+
+/* A machine that ends while it is paused, or paused when it has ended. */
+static void test_pause_and_end(void)
+{
+    CHECK_OK(make(3), err);
+    CHECK_OK(start(), err);
+    cci_machine_pause(m);
+    cci_machine_end(m, CCI_MACHINE_RESET, "");
+    cci_machine_resume(m);
+    cci_machine_stop(m);
+    CHECK_EQ_INT(ends, 1);
+    cci_machine_pause(m); /* there is nobody to wait for */
+    cci_machine_resume(m);
+    CHECK_EQ_INT(cci_machine_state(m, NULL, 0), CCI_MACHINE_RESET);
+    cci_machine_free(m);
+}
+
+static void *end_it(void *arg)
+{
+    cci_machine_end(m, CCI_MACHINE_OFF, "");
+    return arg;
+}
+
+static void test_pause_races_end(void)
+{
+    for (unsigned i = 0; i < 50; i++) {
+        pthread_t t;
+        CHECK_OK(make(4), err);
+        CHECK_OK(start(), err);
+        CHECK(pthread_create(&t, NULL, end_it, NULL) == 0);
+        cci_machine_pause(m);
+        cci_machine_resume(m);
+        CHECK(pthread_join(t, NULL) == 0);
+        cci_machine_free(m);
+    }
+}
+
 int main(void)
 {
     RUN(test_bus_and_lines);
@@ -246,5 +326,8 @@ int main(void)
     RUN(test_ends);
     RUN(test_limits);
     RUN(test_no_memory);
+    RUN(test_pause);
+    RUN(test_pause_and_end);
+    RUN(test_pause_races_end);
     return check_done();
 }
