@@ -441,14 +441,18 @@ CC_API void cc_image_config_free(cc_image_config *config);
  *
  * Owners. By default every file belongs to `uid` and `gid` in the guest, and what the guest makes belongs to the user
  * that this process runs as, with the modes that the guest asked for. chown to anybody else is refused (EPERM),
- * set-user-ID and set-group-ID bits of files are neither shown nor set, and of extended attributes only "user." ones
- * are there. What that user may not do on the host, the guest's root may not either. With `keep_owners`, for which this
+ * set-user-ID and set-group-ID bits of files are neither shown nor set, and go from a file that is opened for writing;
+ * of extended attributes only "user." ones are there. What that user may not do on the host, the guest's root may not either. With `keep_owners`, for which this
  * process must be root, numbers of owners are the same on both sides, and all of this passes.
  *
  * Changes on the host are seen in the guest within one second; opening a file sees its contents as they are at that
  * time. What the guest writes is there on the host when its write returns, except what it writes through a shared
  * memory mapping (msync). fsync makes it durable. File locks hold among the programs of the guest. Changes on the host
  * are not reported by inotify in the guest.
+ *
+ * What a guest can make this process hold for each mount: about half a KiB for each KiB of its memory, for names that
+ * it has looked up; and all mounts of an instance together at most three quarters of the descriptors that the process
+ * may have (RLIMIT_NOFILE; at least 32 for each mount). Four threads for each mount, which cc_instance_close waits for.
  */
 typedef struct {
     const char *tag;        /* what the guest can mount it by: `mount -t virtiofs TAG /mnt`; 1 to 36 bytes, each once.

@@ -12,6 +12,9 @@
 #include "../virtio/fs.h"
 
 #define CCI_MOUNTS_MAX 64u
+#define CCI_MOUNTS_NODE                                                                                                \
+    ((uint64_t)1024) /* bytes that a file takes in a guest's kernel which knows it: inode and name */
+#define CCI_MOUNTS_NODES_MIN ((uint64_t)65536)
 
 struct cci_mount {
     char tag[CCI_FS_TAG_SIZE + 1];
@@ -51,7 +54,7 @@ static cc_error_code cci_mounts_check_one(const cc_mount_config *all, size_t n, 
         return cci_fail(err, bad, NULL, "mount %zu has neither a tag nor a guest_path", n);
     if (m->guest_path && m->guest_path[0] != '/')
         return cci_fail(err, bad, m->guest_path, "the guest_path of mount %zu must begin with /", n);
-    if (m->keep_owners && m->host_path && cci_os_euid() != 0)
+    if (m->keep_owners && cci_os_euid() != 0)
         return cci_fail(err, bad, m->host_path, "keep_owners needs root on the host");
     cci_mounts_tag(m, n, tag);
     for (size_t i = 0; i < n; i++) {
@@ -90,8 +93,15 @@ static cc_error_code cci_mount_make_dir(struct cci_mount *m, const struct cci_st
     return r < 0 ? cci_store_fail(err, r, *path, "make an empty directory to share") : CC_OK;
 }
 
+/* How many files a guest with so much memory can know of one share: for more it has no memory itself, so that the host
+ * keeps at most about half as much for a share as the guest has. */
+static uint32_t cci_mounts_nodes(uint64_t memory_bytes)
+{
+    return (uint32_t)CCI_MIN(CCI_MAX(memory_bytes / CCI_MOUNTS_NODE, CCI_MOUNTS_NODES_MIN), CCI_SHARE_NODES_MAX);
+}
+
 static cc_error_code cci_mount_open(struct cci_mount *m, const cc_mount_config *c, const struct cci_store *store,
-                                    cc_error *err)
+                                    struct cci_share_config config, cc_error *err)
 {
     char *own = NULL;
     cc_error_code code = c->host_path ? CC_OK : cci_mount_make_dir(m, store, &own, err);
@@ -100,8 +110,11 @@ static cc_error_code cci_mount_open(struct cci_mount *m, const cc_mount_config *
     m->guest_path = c->guest_path ? cci_mem_strdup(c->guest_path) : NULL;
     if (code == CC_OK && c->guest_path && !m->guest_path)
         code = cci_fail_nomem(err);
-    const struct cci_share_config config = {c->host_path ? c->host_path : own, m->writable, c->keep_owners, c->uid,
-                                            c->gid};
+    config.host_path = c->host_path ? c->host_path : own;
+    config.writable = m->writable;
+    config.identity = c->keep_owners;
+    config.uid = c->uid;
+    config.gid = c->gid;
     if (code == CC_OK)
         code = cci_share_new(&config, &m->share, err);
     cci_mem_free(own);
@@ -110,9 +123,12 @@ static cc_error_code cci_mount_open(struct cci_mount *m, const cc_mount_config *
 
 /* Opens what is to be shared. What was opened is to be freed also after a failure. */
 static cc_error_code cci_mounts_open(struct cci_mounts *all, const cc_mount_config *mounts, size_t count,
-                                     const struct cci_store *store, cc_error *err)
+                                     uint64_t memory_bytes, const struct cci_store *store, cc_error *err)
 {
+    struct cci_share_config config = {0};
     cc_error_code code = CC_OK;
+    config.nodes_max = cci_mounts_nodes(memory_bytes);
+    config.shares = (uint32_t)count;
     if (!count)
         return CC_OK;
     all->at = cci_mem_zalloc(count, sizeof(*all->at));
@@ -124,7 +140,7 @@ static cc_error_code cci_mounts_open(struct cci_mounts *all, const cc_mount_conf
             return cci_fail_nomem(err);
         all->count = i + 1;
         cci_mounts_tag(&mounts[i], i, m->tag);
-        code = cci_mount_open(m, &mounts[i], store, err);
+        code = cci_mount_open(m, &mounts[i], store, config, err);
     }
     return code;
 }

@@ -112,7 +112,7 @@ static cc_error_code cci_vm_boot(struct cci_vm *vm, const struct cci_vm_config *
     if (!cci_initrd_add(&initrd, CCI_INITRAMFS, sizeof(CCI_INITRAMFS)))
         code = cci_fail_nomem(err);
     if (code == CC_OK)
-        code = cci_kernel_add_modules(kernel, &initrd, cci_gunzip_buf, err);
+        code = cci_kernel_add_modules(kernel, c->mount_count > 0, &initrd, cci_gunzip_buf, err);
     if (code == CC_OK)
         code = cci_machine_start(vm->machine, kernel->fd, kernel->path, &initrd, cci_kernel_cmdline(c->dmesg), err);
     cci_initrd_free(&initrd);
@@ -179,7 +179,7 @@ static cc_error_code cci_vm_start(struct cci_vm *vm, const struct cci_vm_config 
 {
     cc_error_code code = cci_vm_open_disks(vm, c, wait, err);
     if (code == CC_OK)
-        code = cci_mounts_open(&vm->mounts, c->mounts, c->mount_count, c->image->store, err);
+        code = cci_mounts_open(&vm->mounts, c->mounts, c->mount_count, c->memory_bytes, c->image->store, err);
     if (code == CC_OK)
         code = cci_vm_make_machine(vm, c, err);
     if (code == CC_OK)

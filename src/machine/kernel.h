@@ -340,7 +340,7 @@ static cc_error_code cci_kernel_add_module(const struct cci_kernel *k, struct cc
     return gz ? cci_kernel_add_gz(initrd, name, path, gunzip, err) : cci_kernel_add_file(initrd, name, path, err);
 }
 
-static cc_error_code cci_kernel_want(struct cci_modules *m, cc_error *err)
+static cc_error_code cci_kernel_want(struct cci_modules *m, bool shares, cc_error *err)
 {
     static const struct {
         const char *name;
@@ -353,7 +353,6 @@ static cc_error_code cci_kernel_want(struct cci_modules *m, cc_error *err)
         {"overlay", true},
         {"virtio_rng", false},
         {"virtio_balloon", false},
-        {"virtiofs", false},
     };
     /* A modular ext4 wants "crc32c", which is an alias of these. */
     cc_error_code code = CC_OK;
@@ -364,6 +363,8 @@ static cc_error_code cci_kernel_want(struct cci_modules *m, cc_error *err)
     }
     for (size_t i = 0; i < CCI_COUNT(wanted) && code == CC_OK; i++)
         code = cci_modules_want(m, wanted[i].name, wanted[i].required, err);
+    if (code == CC_OK && shares)
+        code = cci_modules_want(m, "virtiofs", false, err);
     return code;
 }
 
@@ -393,8 +394,9 @@ static struct cci_modules_text cci_kernel_text(const struct cci_buf *b)
     return t;
 }
 
-/* Appends the modules that the guest needs to the initrd; nothing if the kernel has none. */
-static cc_error_code cci_kernel_add_modules(const struct cci_kernel *k, struct cci_initrd *initrd,
+/* Appends the modules that the guest needs to the initrd, with `shares` also those for shares, which take time to load;
+ * nothing if the kernel has none. */
+static cc_error_code cci_kernel_add_modules(const struct cci_kernel *k, bool shares, struct cci_initrd *initrd,
                                             cci_kernel_gunzip_fn gunzip, cc_error *err)
 {
     static const char *const name[3] = {"/modules.dep", "/modules.softdep", "/modules.builtin"};
@@ -420,7 +422,7 @@ static cc_error_code cci_kernel_add_modules(const struct cci_kernel *k, struct c
         code =
             cci_modules_init(&m, cci_kernel_text(&text[0]), cci_kernel_text(&text[1]), cci_kernel_text(&text[2]), err);
     if (code == CC_OK)
-        code = cci_kernel_want(&m, err);
+        code = cci_kernel_want(&m, shares, err);
     if (code == CC_OK && m.count)
         code = cci_kernel_pack(k, &m, initrd, gunzip, err);
     cci_modules_free(&m);

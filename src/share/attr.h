@@ -54,6 +54,13 @@ static void cci_share_kill_priv(cci_fd fd)
     (void)cci_os_chmod_fd(fd, sx.mode & 07777u & ~off);
 }
 
+/* The same for a file that a guest with squashed owners is going to change: its kernel does not know of the bits. */
+static void cci_share_squash_priv(const struct cci_share *s, cci_fd fd)
+{
+    if (!s->config.identity)
+        cci_share_kill_priv(fd);
+}
+
 /* ---- Replies -------------------------------------------------------------------------------------------------- */
 
 static uint32_t cci_share_rdev(const struct cci_os_statx *sx)
@@ -134,6 +141,7 @@ static int cci_share_set_size(struct cci_share_req *r, uint32_t valid, cci_fd fd
     struct cci_share_handle *h = NULL;
     if (size > INT64_MAX)
         return -EFBIG;
+    cci_share_squash_priv(r->share, fd);
     if (valid & CCI_FUSE_SET_HANDLE)
         h = cci_share_handle_get(r->share, cci_le64(r->args + 8), r->node, false);
     int result = h && h->writable ? cci_os_truncate(h->fd, size) : cci_os_truncate_named(fd, size);

@@ -16,17 +16,22 @@
 static int cci_share_opendir(struct cci_share_req *r)
 {
     struct cci_share_use use;
-    uint64_t number = 0;
+    struct cci_share_handle *h;
     uint8_t reply[CCI_FUSE_OPEN_REPLY_SIZE] = {0};
     int result = cci_share_use(r->share, r->node, &use);
     if (result)
         return result;
     cci_fd fd = use.node->key.type == 0040000 ? cci_share_open_fd(r->share, &use, CCI_OS_DIRECTORY) : -ENOTDIR;
-    result = fd < 0 ? fd : cci_share_handle_new(r->share, use.node, fd, true, false, &number);
+    result = fd < 0 ? fd : cci_share_handle_reserve(r->share, &h);
+    if (result == 0) {
+        cci_put_le64(reply, h->number);
+        cci_share_handle_open(r->share, h, use.node, fd, true, false);
+    } else {
+        cci_os_close(fd);
+    }
     cci_share_done(r->share, &use);
     if (result)
         return result;
-    cci_put_le64(reply, number);
     cci_share_put(r, reply, sizeof(reply));
     return 0;
 }

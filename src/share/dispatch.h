@@ -71,11 +71,13 @@ static int cci_share_op_forget(struct cci_share_req *r)
     return 0;
 }
 
-/* BATCH_FORGET: how many 4, padding 4; then for each: node 8, count 8. */
+/* BATCH_FORGET: how many 4, padding 4; then for each: node 8, count 8. Not more than a kernel sends at once: a chain
+ * could repeat the same memory for gigabytes. */
 static int cci_share_op_batch_forget(struct cci_share_req *r)
 {
     uint8_t one[16];
-    for (uint32_t left = cci_le32(r->args); left && cci_iov_read(&r->data, one, sizeof(one)) == sizeof(one); left--)
+    for (uint32_t left = CCI_MIN(cci_le32(r->args), CCI_SHARE_TRANSFER / 16);
+         left && cci_iov_read(&r->data, one, sizeof(one)) == sizeof(one); left--)
         cci_share_forget(r->share, cci_le64(one), cci_le64(one + 8));
     return 0;
 }
@@ -116,7 +118,7 @@ static const struct cci_share_op cci_share_ops[CCI_FUSE_OPCODES] = {
     [CCI_FUSE_RENAME2] = {cci_share_rename2, 16, 0, 2, true},
     [CCI_FUSE_LSEEK] = {cci_share_lseek, 24, 8, 0, false},
     [CCI_FUSE_COPY_FILE_RANGE] = {cci_share_copy_file_range, 56, 8, 0, true},
-    [CCI_FUSE_TMPFILE] = {cci_share_tmpfile, 16, CCI_FUSE_ENTRY_SIZE + CCI_FUSE_OPEN_REPLY_SIZE, 0, true},
+    [CCI_FUSE_TMPFILE] = {cci_share_create, 16, CCI_FUSE_ENTRY_SIZE + CCI_FUSE_OPEN_REPLY_SIZE, 0, true},
 };
 
 /* ---- Answering -----------------------------------------------------------------------------------------------------
@@ -264,11 +266,11 @@ static void cci_share_free(struct cci_share *s)
 
 static void cci_share_set_limits(struct cci_share *s)
 {
-    const uint64_t all = cci_os_descriptor_limit();
+    const uint64_t all = cci_os_descriptor_limit() / CCI_MAX(s->config.shares, 1);
     s->fds_max = (uint32_t)CCI_MIN(CCI_MAX(all / 4, 16), 4096);
     s->kept_max = s->fds_max / 2;
     s->handle_max = (uint32_t)CCI_MIN(CCI_MAX(all / 2, 16), 65536);
-    cci_share_slots_init(&s->nodes, CCI_SHARE_NODES_MAX);
+    cci_share_slots_init(&s->nodes, s->config.nodes_max ? s->config.nodes_max : CCI_SHARE_NODES_MAX);
     cci_share_slots_init(&s->handles, s->handle_max + 1);
 }
 

@@ -26,19 +26,15 @@ static bool cci_share_open_writes(uint32_t flags)
     return (flags & 3u) != CCI_OS_RDONLY || (flags & CCI_OS_TRUNC);
 }
 
-/* Completes OPEN and CREATE: a handle for `fd`, which it takes over. */
-static int cci_share_put_handle(struct cci_share_req *r, struct cci_share_node *n, cci_fd fd, uint32_t flags,
-                                uint32_t reply_flags)
+/* Completes OPEN and CREATE: the handle is for `fd`, which it takes over. */
+static void cci_share_put_handle(struct cci_share_req *r, struct cci_share_handle *h, struct cci_share_node *n,
+                                 cci_fd fd, uint32_t flags, uint32_t reply_flags)
 {
-    uint64_t number = 0;
     uint8_t reply[CCI_FUSE_OPEN_REPLY_SIZE] = {0};
-    int result = cci_share_handle_new(r->share, n, fd, false, (flags & 3u) != CCI_OS_RDONLY, &number);
-    if (result)
-        return result;
-    cci_put_le64(reply, number);
+    cci_put_le64(reply, h->number);
     cci_put_le32(reply + 8, reply_flags);
     cci_share_put(r, reply, sizeof(reply));
-    return 0;
+    cci_share_handle_open(r->share, h, n, fd, false, (flags & 3u) != CCI_OS_RDONLY);
 }
 
 /* The file was just opened, and is as `sx` says: whether the guest's cached pages are still right. -ESTALE when the
@@ -57,9 +53,9 @@ static int cci_share_is_unchanged(struct cci_share *s, struct cci_share_node *n,
     return result;
 }
 
-/* Opens a file that is there. */
-static int cci_share_open_existing(struct cci_share_req *r, const struct cci_share_use *use, uint32_t flags,
-                                   uint32_t open_flags)
+/* Opens a file that is there, for the handle, if that goes well. */
+static int cci_share_open_existing(struct cci_share_req *r, struct cci_share_handle *h, const struct cci_share_use *use,
+                                   uint32_t flags, uint32_t open_flags)
 {
     struct cci_os_statx sx;
     if ((flags & 3u) == 3u)
@@ -71,6 +67,8 @@ static int cci_share_open_existing(struct cci_share_req *r, const struct cci_sha
         return fd;
     if ((flags & CCI_OS_TRUNC) && (open_flags & CCI_FUSE_OPEN_KILL_PRIV))
         cci_share_kill_priv(fd);
+    if (cci_share_open_writes(flags))
+        cci_share_squash_priv(r->share, fd);
     int result = cci_os_statx_at(fd, "", &sx);
     if (flags & CCI_OS_TRUNC) /* the guest knows */
         cci_share_size_told(r->share, use->node, sx.size, false);
@@ -80,7 +78,8 @@ static int cci_share_open_existing(struct cci_share_req *r, const struct cci_sha
         cci_os_close(fd);
         return result;
     }
-    return cci_share_put_handle(r, use->node, fd, flags, result ? CCI_FUSE_KEEP_CACHE : 0);
+    cci_share_put_handle(r, h, use->node, fd, flags, result ? CCI_FUSE_KEEP_CACHE : 0);
+    return 0;
 }
 
 /* OPEN: flags 4, open_flags 4. */
@@ -90,17 +89,23 @@ static int cci_share_open(struct cci_share_req *r)
     const uint32_t flags = cci_le32(r->args);
     if (cci_share_open_writes(flags) && !r->share->config.writable)
         return -EROFS;
-    int result = cci_share_use(r->share, r->node, &use);
+    struct cci_share_handle *h;
+    int result = cci_share_handle_reserve(r->share, &h);
     if (result)
         return result;
-    result = cci_share_open_existing(r, &use, flags, cci_le32(r->args + 4));
-    cci_share_done(r->share, &use);
+    result = cci_share_use(r->share, r->node, &use);
+    if (result == 0) {
+        result = cci_share_open_existing(r, h, &use, flags, cci_le32(r->args + 4));
+        cci_share_done(r->share, &use);
+    }
+    if (result)
+        cci_share_handle_cancel(r->share, h);
     return result;
 }
 
-/* Tells the guest of a file that was just made, and is open as `fd`: an entry and a handle. */
-static int cci_share_put_created(struct cci_share_req *r, struct cci_share_node *parent, const char *name, cci_fd fd,
-                                 uint32_t flags)
+/* Tells the guest of a file that was just made, and is open as `fd`: an entry and the handle. */
+static int cci_share_put_created(struct cci_share_req *r, struct cci_share_handle *h, struct cci_share_node *parent,
+                                 const char *name, cci_fd fd, uint32_t flags)
 {
     struct cci_os_statx sx;
     uint8_t reply[CCI_FUSE_ENTRY_SIZE];
@@ -113,15 +118,14 @@ static int cci_share_put_created(struct cci_share_req *r, struct cci_share_node 
     }
     cci_share_fill_entry(r->share, number, &sx, reply);
     cci_share_put(r, reply, sizeof(reply));
-    result = cci_share_put_handle(r, n, fd, flags, 0);
-    if (result)
-        cci_share_forget(r->share, number, 1);
+    cci_share_put_handle(r, h, n, fd, flags, 0);
     cci_share_put_node(r->share, n);
-    return result;
+    return 0;
 }
 
 /* CREATE of a name that is taken, by a guest that does not mind: as LOOKUP and OPEN. */
-static int cci_share_create_existing(struct cci_share_req *r, const struct cci_share_use *dir, uint32_t flags)
+static int cci_share_create_existing(struct cci_share_req *r, struct cci_share_handle *h,
+                                     const struct cci_share_use *dir, uint32_t flags)
 {
     struct cci_os_statx sx;
     struct cci_share_use use;
@@ -136,7 +140,7 @@ static int cci_share_create_existing(struct cci_share_req *r, const struct cci_s
     if (result == 0) {
         cci_share_fill_entry(r->share, number, &sx, reply);
         cci_share_put(r, reply, sizeof(reply));
-        result = cci_share_open_existing(r, &use, flags, cci_le32(r->args + 12));
+        result = cci_share_open_existing(r, h, &use, flags, cci_le32(r->args + 12));
         cci_share_done(r->share, &use);
     }
     if (result)
@@ -144,51 +148,56 @@ static int cci_share_create_existing(struct cci_share_req *r, const struct cci_s
     return result;
 }
 
-/* CREATE: flags 4, mode 4, umask 4, open_flags 4. What is made here is a regular file for certain; what was there
- * before is opened only if it is one. */
-static int cci_share_create(struct cci_share_req *r)
+/* What is made here is a regular file for certain; what was there before is opened only if it is one. */
+static int cci_share_create_in(struct cci_share_req *r, struct cci_share_handle *h, const struct cci_share_use *dir,
+                               uint32_t flags, uint32_t mode)
 {
-    struct cci_share_use dir;
-    const uint32_t flags = cci_le32(r->args), mode = 0100000u | (cci_le32(r->args + 4) & 07777u);
-    if ((flags & 3u) == 3u)
-        return -EINVAL;
-    int result = cci_share_use(r->share, r->node, &dir);
-    if (result)
-        return result;
     cci_share_become(r);
     cci_fd fd =
-        cci_os_open_at(dir.fd, r->name[0], cci_share_open_flags(flags) | CCI_OS_CREATE | CCI_OS_EXCL | CCI_OS_NONBLOCK,
+        cci_os_open_at(dir->fd, r->name[0], cci_share_open_flags(flags) | CCI_OS_CREATE | CCI_OS_EXCL | CCI_OS_NONBLOCK,
                        cci_share_mode(r->share, mode) & 07777u);
     cci_share_be_self(r);
     if (fd >= 0)
-        result = cci_share_put_created(r, dir.node, r->name[0], fd, flags);
-    else if (fd == -EEXIST && !(flags & CCI_OS_EXCL))
-        result = cci_share_create_existing(r, &dir, flags);
-    else
-        result = fd;
-    cci_share_done(r->share, &dir);
-    return result;
+        return cci_share_put_created(r, h, dir->node, r->name[0], fd, flags);
+    return fd == -EEXIST && !(flags & CCI_OS_EXCL) ? cci_share_create_existing(r, h, dir, flags) : fd;
 }
 
-/* TMPFILE: as CREATE; the name is not used. */
-static int cci_share_tmpfile(struct cci_share_req *r)
+static int cci_share_tmpfile_in(struct cci_share_req *r, struct cci_share_handle *h, const struct cci_share_use *dir,
+                                uint32_t flags, uint32_t mode)
 {
-    struct cci_share_use dir;
-    const uint32_t flags = cci_le32(r->args), mode = 0100000u | (cci_le32(r->args + 4) & 07777u);
-    if ((flags & 3u) == CCI_OS_RDONLY || (flags & 3u) == 3u)
+    if ((flags & 3u) == CCI_OS_RDONLY)
         return -EINVAL;
-    int result = cci_share_use(r->share, r->node, &dir);
-    if (result)
-        return result;
-    struct cci_os_fd_name path = cci_os_fd_name(dir.fd);
+    struct cci_os_fd_name path = cci_os_fd_name(dir->fd);
     cci_share_become(r);
-    cci_fd fd = dir.node->key.type != 0040000
+    cci_fd fd = dir->node->key.type != 0040000
                     ? -ENOTDIR
                     : cci_os_open(path.s, (int)(flags & (3u | CCI_OS_EXCL | CCI_OS_SYNC)) | CCI_OS_TMPFILE,
                                   cci_share_mode(r->share, mode) & 07777u);
     cci_share_be_self(r);
-    cci_share_done(r->share, &dir);
-    return fd < 0 ? fd : cci_share_put_created(r, NULL, "", fd, flags);
+    return fd < 0 ? fd : cci_share_put_created(r, h, NULL, "", fd, flags);
+}
+
+/* CREATE, and TMPFILE, which does not use the name: flags 4, mode 4, umask 4, open_flags 4. The handle comes first:
+ * when there are no more of them, no file may be left behind. */
+static int cci_share_create(struct cci_share_req *r)
+{
+    struct cci_share_use dir;
+    struct cci_share_handle *h;
+    const uint32_t flags = cci_le32(r->args), mode = 0100000u | (cci_le32(r->args + 4) & 07777u);
+    if ((flags & 3u) == 3u)
+        return -EINVAL;
+    int result = cci_share_handle_reserve(r->share, &h);
+    if (result)
+        return result;
+    result = cci_share_use(r->share, r->node, &dir);
+    if (result == 0) {
+        result = r->opcode == CCI_FUSE_TMPFILE ? cci_share_tmpfile_in(r, h, &dir, flags, mode)
+                                               : cci_share_create_in(r, h, &dir, flags, mode);
+        cci_share_done(r->share, &dir);
+    }
+    if (result)
+        cci_share_handle_cancel(r->share, h);
+    return result;
 }
 
 /* RELEASE, RELEASEDIR: handle 8, flags 4, release_flags 4, lock owner 8. */

@@ -10,29 +10,49 @@
 
 #include "node.h"
 
-/* A handle for the open file `fd`, which it takes over also on failure. 0, or an error number. */
-static int cci_share_handle_new(struct cci_share *s, struct cci_share_node *n, cci_fd fd, bool directory, bool writable,
-                                uint64_t *number)
+/* A handle without a file, before one is opened or even made: what can fail of it has been done then. Its number names
+ * nothing yet. 0, or an error number. */
+static int cci_share_handle_reserve(struct cci_share *s, struct cci_share_handle **out)
 {
     struct cci_share_handle *h = cci_mem_zalloc(1, sizeof(*h));
     cci_mutex_lock(&s->mutex);
     int r = !h ? -ENOMEM : s->handle_count >= s->handle_max ? -ENFILE : 0;
     if (r == 0) {
-        h->number = cci_share_slots_add(&s->handles, h);
+        h->number = cci_share_slots_add(&s->handles, NULL);
         r = h->number ? 0 : -ENOMEM;
     }
+    if (r == 0)
+        s->handle_count++;
+    cci_mutex_unlock(&s->mutex);
     if (r) {
-        cci_mutex_unlock(&s->mutex);
         cci_mem_free(h);
-        cci_os_close(fd);
-        return r;
+        h = NULL;
     }
-    s->handle_count++;
+    *out = h;
+    return r;
+}
+
+/* A reserved handle that is not needed after all. */
+static void cci_share_handle_cancel(struct cci_share *s, struct cci_share_handle *h)
+{
+    cci_mutex_lock(&s->mutex);
+    cci_share_slots_remove(&s->handles, h->number);
+    s->handle_count--;
+    cci_mutex_unlock(&s->mutex);
+    cci_mem_free(h);
+}
+
+/* A reserved handle gets its open file `fd`, which it takes over, and may be released by the guest from now on. */
+static void cci_share_handle_open(struct cci_share *s, struct cci_share_handle *h, struct cci_share_node *n, cci_fd fd,
+                                  bool directory, bool writable)
+{
     h->fd = fd;
     h->directory = directory;
     h->writable = writable;
     h->refs = 1;
     cci_mutex_init(&h->mutex);
+    cci_mutex_lock(&s->mutex);
+    cci_share_slots_set(&s->handles, h->number, h);
     h->node = n;
     n->refs++;
     h->next = n->handles;
@@ -40,9 +60,7 @@ static int cci_share_handle_new(struct cci_share *s, struct cci_share_node *n, c
     if (h->next)
         h->next->link = &h->next;
     n->handles = h;
-    *number = h->number;
     cci_mutex_unlock(&s->mutex);
-    return 0;
 }
 
 /* One use less. The last closes the file, which may take long on some filesystems. */

@@ -17,7 +17,8 @@
  *
  * Owners. Squashed (the default): every file shows as owned by one configured user and group, and files are made as the
  * user that the host process runs as; the guest cannot change owners, and bits that run a program as its owner are
- * neither shown nor set. Identity: numbers are the same on both sides; this wants root.
+ * neither shown nor set; a file that has them loses them when it is opened for writing or cut. Identity: numbers are
+ * the same on both sides; this wants root.
  *
  * Caching. Attributes and names are good for CCI_SHARE_VALID_SECONDS in the guest, so it sees what was changed on the
  * host after that time. Opening a file looks anew: cached pages are dropped if the file has changed since it was last
@@ -25,6 +26,10 @@
  * looks the name up again, and so learns the size, before it opens. That a name does not exist is never cached. Writes
  * go through to the host at once (no writeback cache: with it the guest would take itself for the only one who changes
  * sizes).
+ *
+ * What a guest can make the host hold. A file that it knows takes some 220 bytes, and its name (at most 255) beside
+ * that: half a KiB at worst, times nodes_max. Its open files and what is kept open to find others are descriptors, at
+ * most three quarters of those that the process may have.
  */
 #ifndef CCI_SHARE_SHARE_H
 #define CCI_SHARE_SHARE_H
@@ -42,8 +47,10 @@
 struct cci_share_config {
     const char *host_path;
     bool writable;
-    bool identity;     /* owners are the same on both sides; else all files are uid's and gid's in the guest */
-    uint32_t uid, gid; /* unless identity */
+    bool identity;      /* owners are the same on both sides; else all files are uid's and gid's in the guest */
+    uint32_t uid, gid;  /* unless identity */
+    uint32_t nodes_max; /* files that the guest may know; 0: CCI_SHARE_NODES_MAX */
+    uint32_t shares;    /* of this guest, which divide the process's descriptors among them; 0: this one */
 };
 
 /* Which file something is. */

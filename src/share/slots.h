@@ -10,7 +10,7 @@
 #include "../base/mem.h"
 
 struct cci_share_slot {
-    void *thing;   /* NULL: free */
+    void *thing;   /* NULL: free, or not there yet */
     uint32_t uses; /* before this one */
     uint32_t next; /* the next free place; 0: none */
 };
@@ -45,7 +45,7 @@ static bool cci_share_slots_grow(struct cci_share_slots *s)
     return true;
 }
 
-/* A number for `thing`; 0 when there is no memory, or there are too many. */
+/* A number for `thing` (NULL: to be set later); 0 when there is no memory, or there are too many. */
 static uint64_t cci_share_slots_add(struct cci_share_slots *s, void *thing)
 {
     if (!s->free && !cci_share_slots_grow(s))
@@ -61,6 +61,12 @@ static void *cci_share_slots_get(const struct cci_share_slots *s, uint64_t numbe
 {
     const uint32_t i = (uint32_t)number;
     return i < s->size && s->at[i].uses == number >> 32 ? s->at[i].thing : NULL;
+}
+
+/* What a number in use names from now on. */
+static void cci_share_slots_set(struct cci_share_slots *s, uint64_t number, void *thing)
+{
+    s->at[(uint32_t)number].thing = thing;
 }
 
 static void cci_share_slots_remove(struct cci_share_slots *s, uint64_t number)

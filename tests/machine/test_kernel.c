@@ -112,7 +112,8 @@ static void test_versions(void)
 }
 
 static const char dep[] = "kernel/virtio.ko:\nkernel/virtio_mmio.ko: kernel/virtio.ko\nkernel/overlay.ko.gz:\n"
-                          "kernel/vmw_vsock_virtio_transport.ko.zst: kernel/virtio.ko\n";
+                          "kernel/vmw_vsock_virtio_transport.ko.zst: kernel/virtio.ko\n"
+                          "kernel/fuse.ko:\nkernel/virtiofs.ko: kernel/fuse.ko kernel/virtio.ko\n";
 
 static cc_error_code fake_gunzip(struct cci_view in_view, size_t max, struct cci_buf *out, cc_error *e)
 {
@@ -131,15 +132,22 @@ static void make_modules(void)
     write_file("bundle/modules/kernel/virtio_mmio.ko", "two");
     write_file("bundle/modules/kernel/overlay.ko.gz", "packed");
     write_file("bundle/modules/kernel/vmw_vsock_virtio_transport.ko.zst", "zst");
+    write_file("bundle/modules/kernel/fuse.ko", "four");
+    write_file("bundle/modules/kernel/virtiofs.ko", "five");
     CHECK_OK(open_it("bundle"), err);
+}
+
+static cc_error_code add_with(struct cci_initrd *r, bool shares)
+{
+    memset(r, 0, sizeof(*r));
+    cc_error_code code = cci_kernel_add_modules(&k, shares, r, fake_gunzip, &err);
+    cci_kernel_close(&k);
+    return code;
 }
 
 static cc_error_code add(struct cci_initrd *r)
 {
-    memset(r, 0, sizeof(*r));
-    cc_error_code code = cci_kernel_add_modules(&k, r, fake_gunzip, &err);
-    cci_kernel_close(&k);
-    return code;
+    return add_with(r, false);
 }
 
 static void test_modules(void)
@@ -156,6 +164,22 @@ static void test_modules(void)
     CHECK(memmem(text, size, "unpacked", 8) && !memmem(text, size, "packedTR", 8));
     CHECK(memmem(text, size, "lib/modules/cc/order", 20));
     free(text);
+}
+
+/* What only shares need is not loaded without them. */
+static void test_modules_of_shares(void)
+{
+    for (int shares = 0; shares < 2; shares++) {
+        struct cci_initrd r;
+        make_modules();
+        CHECK_OK(add_with(&r, shares), err);
+        char *text = calloc(1, r.size + 1);
+        CHECK_OK(cci_initrd_write(&r, (uint8_t *)text, &err), err);
+        CHECK_EQ_INT(memmem(text, r.size, "fuse.ko\n", 8) != NULL, shares);
+        CHECK_EQ_INT(memmem(text, r.size, "virtiofs.ko\n", 12) != NULL, shares);
+        free(text);
+        cci_initrd_free(&r);
+    }
 }
 
 static void test_cannot_decompress(void)
@@ -257,6 +281,7 @@ int main(void)
     RUN(test_cache_and_none);
     RUN(test_versions);
     RUN(test_modules);
+    RUN(test_modules_of_shares);
     RUN(test_cannot_decompress);
     RUN(test_bad_modules);
     RUN(test_hostile_bundle);

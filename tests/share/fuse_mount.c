@@ -11,7 +11,7 @@
 
 int main(int argc, char **argv)
 {
-    struct cci_share_config config = {NULL, true, false, 0, 0};
+    struct cci_share_config config = {.writable = true};
     struct fuse_mount m;
     int at = 1, status = 1;
     for (; at < argc && argv[at][0] == '-'; at++) {

@@ -111,7 +111,7 @@ static int rq_init(struct rq *q)
 /* A share of the directory, which the guest has mounted. False: it cannot be had. */
 static bool rq_open(struct rq *q, const char *directory, bool writable)
 {
-    const struct cci_share_config config = {directory, writable, false, 0, 0};
+    const struct cci_share_config config = {.host_path = directory, .writable = writable};
     memset(q, 0, sizeof(*q));
     return cci_share_new(&config, &q->share, NULL) == CC_OK && rq_init(q) == 0;
 }

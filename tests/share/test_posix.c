@@ -11,7 +11,7 @@ static struct fuse_mount mounted;
 
 static void begin(bool writable)
 {
-    const struct cci_share_config config = {host, writable, false, 0, 0};
+    const struct cci_share_config config = {.host_path = host, .writable = writable};
     CHECK_EQ_INT(fuse_mount_begin(&mounted, &config, at), 0);
     OK(chdir(at));
 }

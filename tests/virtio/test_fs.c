@@ -40,7 +40,7 @@ static void setup(struct fixture *f, bool threads)
     (void)snprintf(f->base, sizeof(f->base), "/tmp/cc-fs-XXXXXX");
     CHECK(mkdtemp(f->base) != NULL);
     put_file(f, "f", "0123456789");
-    const struct cci_share_config config = {f->base, true, false, 0, 0};
+    const struct cci_share_config config = {.host_path = f->base, .writable = true};
     CHECK_EQ_INT(cci_share_new(&config, &f->share, NULL), CC_OK);
     drv_vm_init(&f->vm);
     cci_fs_init(&f->fs, f->share, "tag", &f->vm.mem, drv_irq(&f->vm));
