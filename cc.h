@@ -442,8 +442,9 @@ CC_API void cc_image_config_free(cc_image_config *config);
  * Owners. By default every file belongs to `uid` and `gid` in the guest, and what the guest makes belongs to the user
  * that this process runs as, with the modes that the guest asked for. chown to anybody else is refused (EPERM),
  * set-user-ID and set-group-ID bits of files are neither shown nor set, and go from a file that is opened for writing;
- * of extended attributes only "user." ones are there. What that user may not do on the host, the guest's root may not either. With `keep_owners`, for which this
- * process must be root, numbers of owners are the same on both sides, and all of this passes.
+ * of extended attributes only "user." ones are there. What that user may not do on the host, the guest's root may not
+ * either. With `keep_owners`, for which this process must be root, numbers of owners are the same on both sides, and
+ * all of this passes.
  *
  * Changes on the host are seen in the guest within one second; opening a file sees its contents as they are at that
  * time. What the guest writes is there on the host when its write returns, except what it writes through a shared
