@@ -16,7 +16,8 @@ static void cci_cmd_on_timeout(void *ctx)
 {
     struct cci_cmd *c = ctx;
     cci_monitor_lock(&c->monitor);
-    bool finished = c->finished || (c->exec && cci_exec_is_over(c->exec)); /* or nobody has asked yet */
+    /* Or nobody has asked yet. */
+    bool finished = c->finished || (c->exec && cci_exec_is_over(c->exec) && cci_cmd_outputs_are_copied(c));
     c->timed_out = !finished;
     cci_monitor_unlock(&c->monitor);
     if (!finished)

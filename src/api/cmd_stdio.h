@@ -236,6 +236,13 @@ static bool cci_cmd_outputs_are_copied(void *ctx)
     return !c->io[CCI_CHANNEL_STDOUT].copying && !c->io[CCI_CHANNEL_STDERR].copying;
 }
 
+/* A copy of output was told to end. */
+static bool cci_cmd_was_stopped(const struct cci_cmd *c)
+{
+    return c->io[CCI_CHANNEL_STDOUT].code == CC_ERR_ALREADY_CLOSED ||
+           c->io[CCI_CHANNEL_STDERR].code == CC_ERR_ALREADY_CLOSED;
+}
+
 /* How the copy of an output ended, as an error if it did not copy all of it. */
 static cc_error_code cci_cmd_io_result(const struct cci_cmd_io *io, cc_error *err)
 {
@@ -258,6 +265,8 @@ static cc_error_code cci_cmd_finish_io(struct cci_cmd *c, const struct cci_wait 
     cci_monitor_unlock(&c->monitor);
     cc_error_code code =
         cci_monitor_wait(&c->monitor, wait, cci_cmd_outputs_are_copied, c, "a command's output to be passed on", err);
+    if (code == CC_OK && cci_cmd_was_stopped(c) && cci_cancel_is_set(c->cancel))
+        code = cci_fail(err, CC_ERR_CANCELLED, NULL, "cancelled before all of the command's output was passed on");
     if (code == CC_OK)
         code = cci_cmd_io_result(&c->io[CCI_CHANNEL_STDOUT], err);
     if (code == CC_OK)

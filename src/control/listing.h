@@ -10,8 +10,9 @@
 
 #include "path.h"
 
-/* Bytes of one directory's entries: some two million names. */
+/* Bytes of one directory's entries, and how many: each takes several times its bytes here. */
 #define CCI_LISTING_LIMIT ((size_t)64 << 20)
+#define CCI_LISTING_ENTRIES 2000000
 
 static void cci_listing_free(cc_dir_entry *entries, size_t count)
 {
@@ -28,7 +29,7 @@ static bool cci_listing_is_name(const uint8_t *p, size_t n)
 }
 
 /* Walks the entries; fills `out` when it is not NULL. How many there are; -1 when the bytes contradict themselves, -2
- * without memory (then those filled are to be freed: *filled of them). */
+ * without memory (then those filled are to be freed: *filled of them), -3 when there are too many. */
 static int64_t cci_listing_walk(struct cci_proto_reader in, cc_dir_entry *out, size_t *filled)
 {
     int64_t count = 0;
@@ -38,6 +39,8 @@ static int64_t cci_listing_walk(struct cci_proto_reader in, cc_dir_entry *out, s
         const uint8_t *name = cci_proto_get_bytes(&in, &n);
         if (in.bad || !cci_listing_is_name(name, n))
             return -1;
+        if (count == CCI_LISTING_ENTRIES)
+            return -3;
         if (out) {
             cc_dir_entry *e = &out[count];
             e->mode = mode;
@@ -61,6 +64,8 @@ static cc_error_code cci_listing_parse(struct cci_proto_reader in, cc_dir_entry 
 {
     size_t filled = 0;
     int64_t n = cci_listing_walk(in, NULL, NULL);
+    if (n == -3)
+        return cci_fail(err, CC_ERR_IO, NULL, "the directory has more than %d entries", CCI_LISTING_ENTRIES);
     if (n < 0)
         return cci_path_broken(err);
     cc_dir_entry *entries = cci_mem_zalloc((size_t)n, sizeof(*entries));

@@ -442,6 +442,14 @@ static void test_signals(void)
     cc_cmd_free(cmd);
 }
 
+static bool ignore_output(const uint8_t *buf, size_t len, void *user_data)
+{
+    (void)buf;
+    (void)len;
+    (void)user_data;
+    return true;
+}
+
 static void test_timeout(void)
 {
     cc_read_pipe out;
@@ -465,6 +473,13 @@ static void test_timeout(void)
     CHECK_OK(cc_cmd_set_timeout(cmd, 100, &err), err);
     start(cmd);
     CHECK_EQ_INT(finish(cmd), 6);
+    cc_cmd_free(cmd);
+    /* What it leaves behind keeps its output open: that is not waited for any longer, and is killed too. */
+    cmd = make("sleep 1000 & exit 0");
+    CHECK_OK(cc_cmd_set_stdout_callback(cmd, ignore_output, NULL, &err), err);
+    CHECK_OK(cc_cmd_set_timeout(cmd, 0.3, &err), err);
+    failed(cc_cmd_run(cmd, NULL, &err), CC_ERR_TIMEOUT, 0);
+    failed(cc_cmd_wait(cmd, NULL, &err), CC_ERR_TIMEOUT, 0);
     cc_cmd_free(cmd);
 }
 

@@ -860,6 +860,23 @@ static void list_for_ever(struct liar *l)
         frame(fd, CCI_MSG_DATA, 0, data, sizeof(data));
 }
 
+static void list_many(struct liar *l) /* so short that each takes several times its bytes */
+{
+    static uint8_t some[9 * 10000];
+    hello(l);
+    uint64_t id = request(l);
+    FIELDS(l, CCI_MSG_STREAM, id, CCI_CHANNEL_FILE, 0, 0);
+    FIELDS(l, CCI_MSG_REPLY, id, 0, 0);
+    int fd = stream(l, 0);
+    for (int i = 0; i < 10000; i++) {
+        cci_put_le32(some + 9 * i + 4, 1);
+        some[9 * i + 8] = 'x';
+    }
+    for (int i = 0; i < 201; i++)
+        frame(fd, CCI_MSG_DATA, id, some, sizeof(some));
+    frame(fd, CCI_MSG_END, id, (const uint8_t[8]){0}, 8);
+}
+
 static void expect_list(void (*script)(struct liar *l), const char *message)
 {
     static struct liar l;
@@ -879,6 +896,7 @@ static void test_lists(void)
     expect_list(list_slash, broken_result);
     expect_list(list_nul, broken_result);
     expect_list(list_nothing, broken_result);
+    expect_list(list_many, "the directory has more than 2000000 entries");
     expect_list(list_for_ever, "the guest sent more than the limit of 67108864 bytes");
 }
 
