@@ -9,17 +9,65 @@
 #define _GNU_SOURCE
 #include "failing.h"
 
+#include <unistd.h>
+
 static cc_error err;
 static cc_instance_source source;
 
+static bool on_console(const uint8_t *data, size_t len, void *user_data)
+{
+    (void)data, (void)len, (void)user_data;
+    return true;
+}
+
+static void on_state(cc_instance inst, cc_instance_state state, void *user_data)
+{
+    (void)inst, (void)state, (void)user_data;
+}
+
+/* The calls about an instance's life, in a row. */
+static cc_error_code live(cc_instance vm)
+{
+    cc_listener listener = 0;
+    cc_conn conn = 0;
+    int fd = -1;
+    size_t n;
+    cc_error_code code = cc_instance_pause(vm, &err);
+    if (code == CC_OK)
+        code = cc_instance_resume(vm, &err);
+    if (code == CC_OK)
+        code = cc_instance_done_fd(vm, &fd, &err);
+    if (code == CC_OK)
+        code = cc_instance_console_write(vm, (const uint8_t *)"x", 1, &n, &err);
+    if (code == CC_OK)
+        code = cc_vsock_listen(vm, 4000, &listener, &err);
+    CHECK((fd >= 0 && listener) || code != CC_OK);
+    if (code == CC_OK) {
+        code = cc_vsock_dial(vm, 4001, &conn, &err);
+        CHECK(code != CC_OK && !conn);
+        if (code == CC_ERR_NETWORK) { /* nobody listens there */
+            cc_error_free(&err);
+            code = CC_OK;
+        }
+    }
+    if (fd >= 0)
+        (void)close(fd);
+    if (listener)
+        CHECK_EQ_INT(cc_listener_close(listener, NULL), CC_OK);
+    return code ? code : cc_instance_request_stop(vm, 0, &err);
+}
+
 static cc_error_code one_life(void)
 {
+    cc_instance_options options = {0};
     static const char *const args[] = {"hello", NULL};
     cc_instance vm = 0;
     cc_cmd cmd = 0;
     uint8_t *out = NULL;
     size_t len = 0;
-    cc_error_code code = cc_instance_new(source, NULL, &vm, &err);
+    options.console_callback = on_console;
+    options.state_callback = on_state;
+    cc_error_code code = cc_instance_new(source, &options, &vm, &err);
     CHECK((code == CC_OK) == (vm != 0));
     if (code == CC_OK)
         code = cc_cmd_new(vm, "echo", args, &cmd, &err);
@@ -27,6 +75,8 @@ static cc_error_code one_life(void)
         code = cc_cmd_output(cmd, &out, &len, NULL, &err);
     CHECK((code == CC_OK) == (out != NULL));
     CHECK(!out || (len == 6 && memcmp(out, "hello\n", 6) == 0));
+    if (code == CC_OK)
+        code = live(vm);
     CHECK(err.code == code);
     cc_free_bytes(out);
     cc_error_free(&err);

@@ -167,6 +167,21 @@ static void test_agent_gone_for_good(void)
     check_end(CC_STATE_FAILED, "the guest's agent ended, and the guest went on without it", "");
 }
 
+/* A guest that was asked to stop and hangs. Its half minute is shortened. */
+static void test_guest_does_not_stop(void)
+{
+    struct cci_vm *v;
+    start();
+    v = &inside()->vm;
+    cci_machine_pause(v->machine); /* as if it hung: nobody knows that it is paused */
+    CHECK_OK(cc_instance_request_stop(vm, 2, &err), err);
+    const uint64_t left = v->stop_at - cci_os_now();
+    CHECK(left > 30000000000u && left < 32100000000u);
+    cci_loop_set_alarm(&v->loop, &v->stop, cci_os_now());
+    run_fatal("echo never", "the guest did not stop when it was asked to, and its power was cut");
+    check_end(CC_STATE_FAILED, "its power was cut", "");
+}
+
 static void test_hypervisor_gives_up(void)
 {
     int null = open("/dev/null", O_RDWR | O_CLOEXEC);
@@ -207,6 +222,7 @@ int main(void)
     RUN(test_triple_fault);
     RUN(test_agent_gone_and_guest_not);
     RUN(test_agent_gone_for_good);
+    RUN(test_guest_does_not_stop);
     RUN(test_hypervisor_gives_up);
     RUN(test_out_of_memory_is_no_death);
     cc_shutdown();
