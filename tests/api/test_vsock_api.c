@@ -284,6 +284,9 @@ static void *hammer(void *ctx)
         if (cc_vsock_listen(vm, 4100, &l, NULL) == CC_OK)
             (void)cc_listener_close(l, NULL);
         (void)cc_conn_close(c, NULL);
+        (void)cc_instance_pause(vm, NULL);
+        (void)cc_instance_console_write(vm, (const uint8_t *)"x", 1, &n, NULL);
+        (void)cc_instance_resume(vm, NULL);
     } while (code == CC_OK);
     *(int *)ctx = (int)code;
     return NULL;
