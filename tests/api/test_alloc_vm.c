@@ -1,8 +1,9 @@
 /*
- * Allocations that fail while an instance starts, runs a command and is closed: a sample of them, each an error or a
- * success, and nothing is left behind.
+ * Allocations that fail while an instance starts, runs a command and is closed: a sample of them; and every one while
+ * commands run with pipes, descriptors and functions behind their streams. Each is an error or a success, and nothing
+ * is left behind.
  * @vm
- * @timeout 150
+ * @timeout 240
  * @kernel own
  * @setup tools/mkimage busybox build/tests/busybox.tar
  */
@@ -110,6 +111,119 @@ static void test_sample(void)
     CHECK_EQ_INT(one_life(), CC_OK);
 }
 
+/* ---- Streams of commands ---------------------------------------------------------------------------------------- */
+
+static bool count_output(const uint8_t *buf, size_t len, void *user_data)
+{
+    (void)buf;
+    *(size_t *)user_data += len;
+    return true;
+}
+
+/* Standard input by a pipe, output by another, errors to a function. */
+static cc_error_code with_pipes(cc_cmd cmd)
+{
+    cc_write_pipe in = 0;
+    cc_read_pipe out = 0;
+    uint8_t got[16];
+    size_t errors = 0, n = 0;
+    int status = -1;
+    cc_error_code code = cc_cmd_stdin_pipe(cmd, &in, &err);
+    if (code == CC_OK)
+        code = cc_cmd_stdout_pipe(cmd, &out, &err);
+    if (code == CC_OK)
+        code = cc_cmd_set_stderr_callback(cmd, count_output, &errors, &err);
+    if (code == CC_OK)
+        code = cc_cmd_start(cmd, &err);
+    if (code == CC_OK)
+        code = cc_write_pipe_write(in, (const uint8_t *)"abc", 3, &n, &err);
+    if (code == CC_OK)
+        code = cc_write_pipe_close(in, &err);
+    if (code == CC_OK)
+        code = cc_read_pipe_read(out, got, sizeof(got), &n, &err);
+    if (code == CC_OK)
+        CHECK(n > 0 && memcmp(got, "abc", n) == 0);
+    if (code == CC_OK)
+        code = cc_cmd_wait(cmd, &status, &err);
+    if (code == CC_OK)
+        CHECK(status == 0 && errors == 2);
+    cc_cmd_free(cmd);
+    return code;
+}
+
+/* Input from a descriptor, output to one. */
+static cc_error_code with_descriptors(cc_cmd cmd)
+{
+    char got[16];
+    int in[2], out[2], status = -1;
+    CHECK(pipe(in) == 0 && pipe(out) == 0 && write(in[1], "abc", 3) == 3);
+    close(in[1]);
+    cc_error_code code = cc_cmd_set_stdin_fd(cmd, in[0], &err);
+    if (code == CC_OK)
+        code = cc_cmd_set_stdout_fd(cmd, out[1], &err);
+    if (code == CC_OK)
+        code = cc_cmd_run(cmd, &status, &err);
+    if (code == CC_OK)
+        CHECK(status == 0 && read(out[0], got, sizeof(got)) == 3);
+    cc_cmd_free(cmd);
+    close(in[0]);
+    close(out[0]);
+    close(out[1]);
+    return code;
+}
+
+static cc_error_code one_command(cc_instance vm, bool pipes)
+{
+    static const char *const args[] = {"-c", "cat; echo x >&2", NULL};
+    cc_cmd cmd = 0;
+    cc_error_code code = cc_cmd_new(vm, "sh", args, &cmd, &err);
+    if (code == CC_OK)
+        code = pipes ? with_pipes(cmd) : with_descriptors(cmd);
+    CHECK(err.code == code);
+    cc_error_free(&err);
+    return code;
+}
+
+/* What fails on the I/O thread may cost the instance; then there is a new one. */
+static cc_instance alive(cc_instance vm)
+{
+    static const char *const none[] = {NULL};
+    cc_cmd cmd;
+    if (vm && cc_cmd_new(vm, "true", none, &cmd, &err) == CC_OK) {
+        cc_error_code code = cc_cmd_run(cmd, NULL, &err);
+        cc_cmd_free(cmd);
+        if (code == CC_OK)
+            return vm;
+    }
+    cc_error_free(&err);
+    if (vm)
+        CHECK_EQ_INT(cc_instance_close(vm, &err), CC_OK);
+    CHECK_OK(cc_instance_new(source, NULL, &vm, &err), err);
+    return vm;
+}
+
+static void test_streams(void)
+{
+    cc_instance vm = alive(0);
+    for (int pipes = 0; pipes < 2; pipes++) {
+        int failures = 0;
+        long count, i;
+        CHECK_EQ_INT(one_command(vm, pipes), CC_OK);
+        failing_at(1000000, false);
+        CHECK_EQ_INT(one_command(vm, pipes), CC_OK);
+        count = 1000000 - failing_stop();
+        for (i = 0; i < count; i++) {
+            failing_at(i, false);
+            failures += one_command(vm, pipes) != CC_OK;
+            (void)failing_stop();
+            vm = alive(vm);
+        }
+        printf("# %d of %ld failed\n", failures, count);
+        CHECK(count > 10 && failures > count / 2);
+    }
+    CHECK_EQ_INT(cc_instance_close(vm, &err), CC_OK);
+}
+
 static void test_nothing_is_left(void)
 {
     cc_shutdown();
@@ -120,7 +234,11 @@ int main(void)
 {
     failing_install();
     (void)cc_init();
+    struct left_behind before = {0};
     RUN(test_sample);
+    before = left_behind();
+    RUN(test_streams);
+    check_left_behind(before);
     RUN(test_nothing_is_left);
     return check_done();
 }
