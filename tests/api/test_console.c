@@ -230,6 +230,8 @@ static void test_writes_end(void)
     (void)guest_sh(vm, "cat </dev/ttyS0 >/dev/null 2>&1 & echo ok", NULL);
     for (int i = 0; i < 5; i++)
         CHECK_OK(cc_instance_console_write(vm, zeros, 4096, &n, &err), err);
+    while (on_the_wire(true))
+        usleep(10000);
     CHECK_OK(cc_instance_pause(vm, &err), err);
     CHECK(pthread_create(&t, NULL, write_much, &code) == 0);
     while (on_the_wire(true) < CCI_SERIAL_IN)
