@@ -213,6 +213,7 @@ static cc_error_code cci_cache_prune(const struct cci_store *s, struct cci_prune
         code = cci_prune_partial(&p);
     if (!code)
         code = cci_prune_room(&p, "rootfs", &p.list.keep_chains, &chains);
+    cci_store_sweep(s); /* what processes that died left in tmp/ */
     cci_cache_list_free(&p.list);
     cci_strings_free(&p.names);
     return code;

@@ -1,7 +1,7 @@
 /*
- * Allocations that fail while an instance starts, runs a command and is closed: a sample of them; and every one while
- * commands run with pipes, descriptors and functions behind their streams. Each is an error or a success, and nothing
- * is left behind.
+ * Allocations that fail while an instance with two mounts, one of them without a directory of the host, starts, runs a
+ * command and is closed: a sample of them; and every one while commands run with pipes, descriptors and functions
+ * behind their streams. Each is an error or a success, and nothing is left behind.
  * @vm
  * @timeout 240
  * @kernel own
@@ -60,18 +60,23 @@ static cc_error_code live(cc_instance vm)
 
 static cc_error_code one_life(void)
 {
+    static const char *const args[] = {"/empty/f", NULL};
+    static const cc_mount_config mounts[] = {{.host_path = "/tmp", .guest_path = "/mnt"}, {.guest_path = "/empty"}};
     cc_instance_options options = {0};
-    static const char *const args[] = {"hello", NULL};
     cc_instance vm = 0;
     cc_cmd cmd = 0;
     uint8_t *out = NULL;
     size_t len = 0;
     options.console_callback = on_console;
     options.state_callback = on_state;
+    options.mounts = mounts;
+    options.mount_count = 2;
     cc_error_code code = cc_instance_new(source, &options, &vm, &err);
     CHECK((code == CC_OK) == (vm != 0));
     if (code == CC_OK)
-        code = cc_cmd_new(vm, "echo", args, &cmd, &err);
+        code = cc_fs_write_file(vm, "/empty/f", (const uint8_t *)"hello\n", 6, 0644, &err);
+    if (code == CC_OK)
+        code = cc_cmd_new(vm, "cat", args, &cmd, &err);
     if (code == CC_OK)
         code = cc_cmd_output(cmd, &out, &len, NULL, &err);
     CHECK((code == CC_OK) == (out != NULL));
@@ -109,6 +114,10 @@ static void test_sample(void)
     printf("# %d of 24 failed\n", failures);
     CHECK(failures > 6);
     CHECK_EQ_INT(one_life(), CC_OK);
+    char tmp[400], *cache = cc_oci_client_cache_dir(client);
+    (void)snprintf(tmp, sizeof(tmp), "%s/tmp", cache);
+    cc_free_string(cache);
+    CHECK_EQ_INT(count_in(tmp), 2); /* "." and "..": the empty directories that were shared have gone */
 }
 
 /* ---- Streams of commands ---------------------------------------------------------------------------------------- */

@@ -129,6 +129,26 @@ static void test_remove(void)
     CHECK_EQ_INT(store_dir_count("layers") + store_dir_count("blobs/sha256") + store_dir_count("rootfs"), 0);
 }
 
+/* What an instance had in tmp/ when its process died, such as an empty directory that it shared, with what the guest
+ * put there; and what a process that lives has there. */
+static void test_left_by_a_crash(void)
+{
+    struct cci_store_tmp ours, left;
+    char file[300];
+    CHECK_OK(cci_store_tmp_new(store, &ours, &err), err);
+    CHECK_OK(cci_store_tmp_new(store, &left, &err), err);
+    (void)snprintf(file, sizeof(file), "mkdir -p %s/share/a/b && echo x >%s/share/a/b/c && chmod 0 %s/share/a",
+                   left.path, left.path, left.path);
+    CHECK_EQ_INT(system(file), 0);
+    cci_os_close(left.fd); /* as the end of a process does, with the lock */
+    cci_mem_free(left.path);
+    CHECK_EQ_INT(store_dir_count("tmp"), 2);
+    prune();
+    CHECK_EQ_INT(store_dir_count("tmp"), 1);
+    cci_store_tmp_drop(&ours);
+    CHECK_EQ_INT(store_dir_count("tmp"), 0);
+}
+
 static void test_open_images_stay(void)
 {
     struct cci_image *image = load_tree("open", NULL);
@@ -341,6 +361,7 @@ int main(void)
     RUN(test_list);
     RUN(test_prune_unreferenced);
     RUN(test_remove);
+    RUN(test_left_by_a_crash);
     RUN(test_open_images_stay);
     RUN(test_blobs_under_a_pull);
     RUN(test_partial);
