@@ -89,6 +89,29 @@ static cc_error_code cci_control_ask(struct cci_control *ctl, uint32_t type, cci
     return code;
 }
 
+/* A stream broke before its end: CC_ERR_NOT_RUNNING when the guest does not answer any more either, else CC_ERR_IO with
+ * what is said here. */
+static cc_error_code cci_control_lost(struct cci_control *ctl, int sys_errno, const char *path, const char *what,
+                                      const struct cci_wait *wait, cc_error *err)
+{
+    cci_error_release(err);
+    cc_error_code code =
+        cci_control_ask(ctl, CCI_MSG_PING, cci_control_put_nothing, NULL, wait, "the guest's agent", err);
+    return code ? code : cci_fail_errno(err, CC_ERR_IO, sys_errno, path, "%s", what);
+}
+
+/* How the collection of a channel went in a call that is over; CC_OK if there was none. */
+static cc_error_code cci_control_collected(const struct cci_call *call, unsigned channel, const char *path,
+                                           const struct cci_wait *wait, cc_error *err)
+{
+    const struct cci_collect *c = call->collect[channel];
+    if (!c)
+        return CC_OK;
+    if (c->state == CCI_COLLECT_LOST)
+        return cci_control_lost(call->control, EIO, path, CCI_COLLECT_BROKE, wait, err);
+    return cci_collect_result(c, path, err);
+}
+
 /* Sets the guest's clock to the host's, and what the configuration says. May be repeated. */
 static cc_error_code cci_control_configure(struct cci_control *ctl, const struct cci_control_config *config,
                                            const struct cci_wait *wait, cc_error *err)

@@ -198,6 +198,8 @@ static void cci_collect_free(struct cci_collect *c)
     cci_mem_free(c);
 }
 
+#define CCI_COLLECT_BROKE "the connection to the guest broke in mid-transfer"
+
 /* How a finished collection went. */
 static cc_error_code cci_collect_result(const struct cci_collect *c, const char *path, cc_error *err)
 {
@@ -213,7 +215,7 @@ static cc_error_code cci_collect_result(const struct cci_collect *c, const char 
     case CCI_COLLECT_BROKEN:
         return cci_fail(err, CC_ERR_IO, path, "the guest's agent sent a stream that breaks the protocol");
     default:
-        return cci_fail(err, CC_ERR_IO, path, "the connection to the guest broke in mid-transfer");
+        return cci_fail(err, CC_ERR_IO, path, CCI_COLLECT_BROKE);
     }
 }
 

@@ -254,8 +254,8 @@ static cc_error_code cci_copy_receive(struct cci_copy *c)
         return cci_fail_nomem(c->err);
     while (code == CC_OK && !c->in->ended) {
         code = cci_stream_io_read(&c->io, buf + n, CCI_XFER_BUFFER - n, &got, c->wait, c->err);
-        if (code == CC_OK && got == 0)
-            code = cci_fail(c->err, CC_ERR_IO, c->request.path, "the connection to the guest broke in mid-transfer");
+        if (code == CC_ERR_IO || (code == CC_OK && got == 0))
+            code = cci_control_lost(c->call.control, EIO, c->request.path, CCI_COLLECT_BROKE, c->wait, c->err);
         if (code)
             break;
         n += got;

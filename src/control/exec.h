@@ -202,8 +202,7 @@ static cc_error_code cci_exec_wait(struct cci_exec *e, const struct cci_wait *wa
             code = cci_exec_parse(e, err);
     }
     for (unsigned i = 0; code == CC_OK && i < CCI_CHANNELS; i++)
-        if (e->call.collect[i])
-            code = cci_collect_result(e->call.collect[i], e->program, err);
+        code = cci_control_collected(&e->call, i, e->program, wait, err);
     if (code == CC_OK)
         *exit_code = cci_exec_code(e->status);
     return code;

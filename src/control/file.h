@@ -58,8 +58,8 @@ static cc_error_code cci_file_read(struct cci_control *ctl, const char *path, si
         code = cci_call_wait(&call, wait, "a file of the guest", err);
     if (code == CC_OK)
         code = cci_call_check(&call, path, err);
-    if (code == CC_OK && call.collect[CCI_CHANNEL_FILE])
-        code = cci_collect_result(call.collect[CCI_CHANNEL_FILE], path, err);
+    if (code == CC_OK)
+        code = cci_control_collected(&call, CCI_CHANNEL_FILE, path, wait, err);
     if (code == CC_OK)
         code = cci_file_contents(&call, bytes, n, err);
     cci_call_end(&call);

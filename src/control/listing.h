@@ -95,8 +95,8 @@ static cc_error_code cci_listing_read(struct cci_control *ctl, const char *path,
     if (code == CC_OK)
         code = cci_call_check(&call, path, err);
     const struct cci_collect *c = call.collect[CCI_CHANNEL_FILE];
-    if (code == CC_OK && c)
-        code = cci_collect_result(c, path, err);
+    if (code == CC_OK)
+        code = cci_control_collected(&call, CCI_CHANNEL_FILE, path, wait, err);
     if (code == CC_OK) {
         struct cci_proto_reader in = cci_call_result(&call);
         if (c) {

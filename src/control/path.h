@@ -7,7 +7,7 @@
 #ifndef CCI_CONTROL_PATH_H
 #define CCI_CONTROL_PATH_H
 
-#include "call.h"
+#include "client.h"
 
 struct cci_path_request {
     uint32_t type;     /* CCI_MSG_... */

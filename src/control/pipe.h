@@ -61,16 +61,6 @@ static void cci_pipe_free(struct cci_pipe *p)
     cci_mem_free(p);
 }
 
-/* The connection is no more: CC_ERR_NOT_RUNNING when the guest is not either, else what was said. */
-static cc_error_code cci_pipe_lost(struct cci_pipe *p, int sys_errno, const char *what, const struct cci_wait *wait,
-                                   cc_error *err)
-{
-    cci_error_release(err);
-    cc_error_code code =
-        cci_control_ask(p->control, CCI_MSG_PING, cci_control_put_nothing, NULL, wait, "the guest's agent", err);
-    return code ? code : cci_fail_errno(err, CC_ERR_IO, sys_errno, NULL, "%s", what);
-}
-
 /* Waits for the agent's confirmation: an empty DATA frame. A program that has ended meanwhile has no input to confirm,
  * and its connection is closed; the first write will tell. */
 static cc_error_code cci_pipe_confirm(struct cci_pipe *p, const struct cci_wait *wait, cc_error *err)
@@ -79,7 +69,8 @@ static cc_error_code cci_pipe_confirm(struct cci_pipe *p, const struct cci_wait 
     for (size_t at = 0; at < sizeof(p->head) && got; at += got) {
         cc_error_code code = cci_stream_io_read(&p->io, p->head + at, sizeof(p->head) - at, &got, wait, err);
         if (code == CC_ERR_IO || code == CC_ERR_NOT_RUNNING)
-            return cci_pipe_lost(p, EPIPE, "the connection to the guest broke as it was made", wait, err);
+            return cci_control_lost(p->control, EPIPE, NULL, "the connection to the guest broke as it was made", wait,
+                                    err);
         if (code)
             return code;
     }
@@ -160,7 +151,7 @@ static cc_error_code cci_pipe_take(struct cci_pipe *p, uint8_t *to, size_t n, si
 {
     cc_error_code code = cci_stream_io_read(&p->io, to, n, got, wait, err);
     if (code == CC_ERR_IO || code == CC_ERR_NOT_RUNNING || (code == CC_OK && *got == 0))
-        code = cci_pipe_lost(p, EPIPE, "the connection to the guest broke in mid-transfer", wait, err);
+        code = cci_control_lost(p->control, EPIPE, NULL, CCI_COLLECT_BROKE, wait, err);
     return code;
 }
 
@@ -280,8 +271,8 @@ static cc_error_code cci_pipe_write(struct cci_pipe *p, const void *buf, size_t 
         *done += taken;
     }
     if (code == CC_ERR_IO || code == CC_ERR_NOT_RUNNING)
-        code =
-            cci_pipe_lost(p, EPIPE, "broken pipe: the program has closed its standard input, or has ended", wait, err);
+        code = cci_control_lost(p->control, EPIPE, NULL,
+                                "broken pipe: the program has closed its standard input, or has ended", wait, err);
     cci_pipe_leave(p);
     return code;
 }

@@ -33,6 +33,7 @@ enum {
 };
 
 struct cci_watch {
+    struct cci_control *control; /* there as long as the instance */
     char *path;
     struct cci_stream *stream;
     struct cci_stream_io io;
@@ -93,6 +94,7 @@ static cc_error_code cci_watch_open(struct cci_watch *w, struct cci_control *ctl
     const struct cci_path_request r = {CCI_MSG_WATCH, path, NULL, 1, {CCI_IN_WANTED}};
     struct cci_call call;
     memset(w, 0, sizeof(*w));
+    w->control = ctl;
     w->path = cci_mem_strdup(path);
     if (!w->path)
         return cci_fail_nomem(err);
@@ -137,10 +139,10 @@ static cc_error_code cci_watch_fill(struct cci_watch *w, uint8_t *p, size_t n, s
     if (w->in_at == w->in_n) {
         w->in_at = w->in_n = 0;
         cc_error_code code = cci_stream_io_read(&w->io, w->in, sizeof(w->in), &w->in_n, wait, err);
+        if (code == CC_ERR_IO || (code == CC_OK && w->in_n == 0))
+            code = cci_control_lost(w->control, EIO, w->path, CCI_COLLECT_BROKE, wait, err);
         if (code)
             return code;
-        if (w->in_n == 0)
-            return cci_fail(err, CC_ERR_NOT_RUNNING, w->path, "the guest's agent ended");
     }
     *got = CCI_MIN(n, w->in_n - w->in_at);
     memcpy(p, w->in + w->in_at, *got);
