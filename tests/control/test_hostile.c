@@ -446,6 +446,7 @@ static void stream_breaks(struct liar *l)
     int fd = open_stream(l);
     put(fd, "abc", 3);
     shutdown(fd, SHUT_RDWR);
+    honest(l, request(l)); /* whether the guest is still there */
 }
 static void stream_ends_badly(struct liar *l)
 {
@@ -1032,6 +1033,7 @@ static void copy_for_ever(struct liar *l)
 static void copy_breaks(struct liar *l)
 {
     shutdown(copy_dir(l), SHUT_RDWR);
+    honest(l, request(l)); /* whether the guest is still there */
 }
 
 /* Copies what the script sends into `top`/to; what lies beside it must not change. */
