@@ -265,13 +265,15 @@ static cc_error_code cci_cmd_finish_io(struct cci_cmd *c, const struct cci_wait 
     cci_monitor_unlock(&c->monitor);
     cc_error_code code =
         cci_monitor_wait(&c->monitor, wait, cci_cmd_outputs_are_copied, c, "a command's output to be passed on", err);
-    if (code == CC_OK && cci_cmd_was_stopped(c) && cci_cancel_is_set(c->cancel))
+    bool stopped = code == CC_OK && cci_cmd_was_stopped(c);
+    cci_monitor_unlock(&c->monitor);
+    /* The copies are over: nothing here changes any more. A token is never looked at under the monitor. */
+    if (stopped && cci_cancel_is_set(c->cancel))
         code = cci_fail(err, CC_ERR_CANCELLED, NULL, "cancelled before all of the command's output was passed on");
     if (code == CC_OK)
         code = cci_cmd_io_result(&c->io[CCI_CHANNEL_STDOUT], err);
     if (code == CC_OK)
         code = cci_cmd_io_result(&c->io[CCI_CHANNEL_STDERR], err);
-    cci_monitor_unlock(&c->monitor);
     return code;
 }
 
