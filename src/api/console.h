@@ -9,6 +9,7 @@
 #ifndef CCI_API_CONSOLE_H
 #define CCI_API_CONSOLE_H
 
+#include "../base/errno_text.h"
 #include "../machine/serial_wire.h"
 
 enum { CCI_CONSOLE_COPY = 4096 }; /* so small that writing it does not wait after a poll has allowed it */

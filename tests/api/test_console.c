@@ -151,13 +151,13 @@ static void test_a_shell(void)
 /* All 256 bytes, both ways, more than any buffer holds. */
 static void test_raw_bytes(void)
 {
-    enum { N = 12000 };
+    enum { N = 6000 };
     static uint8_t sent[N];
     size_t n;
     for (size_t i = 0; i < N; i++)
         sent[i] = (uint8_t)(i * 7 + i / 256);
     (void)guest_sh(vm,
-                   "stty -F /dev/ttyS0 raw -echo; (echo ready >/dev/ttyS0; head -c 12000 </dev/ttyS0 >/tmp/in; "
+                   "stty -F /dev/ttyS0 raw -echo; (echo ready >/dev/ttyS0; head -c 6000 </dev/ttyS0 >/tmp/in; "
                    "cat /tmp/in; echo done) >/dev/ttyS0 2>&1 & echo ok",
                    NULL);
     expect("ready\n");
@@ -174,11 +174,11 @@ static void test_raw_bytes(void)
 /* A taker that hangs makes programs wait, and nothing else; nothing of theirs is lost. */
 static void test_a_slow_taker(void)
 {
-    enum { N = 40000 };
+    enum { N = 24000 };
     size_t before;
     set_stuck(true);
     (void)guest_sh(
-        vm, "(head -c 40000 /dev/zero | tr '\\0' x; echo end; echo over >/tmp/over) >/dev/ttyS0 2>&1 & echo ok", NULL);
+        vm, "(head -c 24000 /dev/zero | tr '\\0' x; echo end; echo over >/tmp/over) >/dev/ttyS0 2>&1 & echo ok", NULL);
     while (on_the_wire(false) < CCI_SERIAL_OUT)
         usleep(10000);
     CHECK_EQ_STR(guest_sh(vm, "[ -e /tmp/over ] || echo waits", NULL), "waits\n");
@@ -299,7 +299,7 @@ static void test_descriptor(void)
     start(p[1]);
     close(p[1]);
     close(p[0]); /* nobody will ever read */
-    CHECK_EQ_STR(guest_sh(vm, "head -c 40000 /dev/zero >/dev/ttyS0; echo $?", NULL), "0\n");
+    CHECK_EQ_STR(guest_sh(vm, "head -c 5000 /dev/zero >/dev/ttyS0; echo $?", NULL), "0\n");
     CHECK_OK(cc_instance_close(vm, &err), err);
 }
 

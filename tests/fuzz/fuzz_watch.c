@@ -43,6 +43,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     const struct cci_wait past = {1, NULL};
     struct cci_stream stream = {&ops};
     static struct cci_watch w;
+    static struct cci_control *control; /* of a guest that has ended: what a stream that breaks asks for */
     struct cci_watch_record r;
     if (size < 1)
         return 0;
@@ -58,7 +59,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         }
         return 0;
     }
+    if (!control) {
+        control = cci_control_new(NULL, NULL);
+        cci_control_fail(control, "ended");
+    }
     memset(&w, 0, sizeof(w));
+    w.control = control;
     cci_monitor_init(&w.monitor);
     piece = data[0];
     next = data + 1;
