@@ -9,6 +9,9 @@
  * never worked is not tried again: what is wrong there (a name, a certificate) does not mend itself in seconds. Every
  * pause ends with the deadline or the cancel token. Each refusal has its own message, with what the registry said.
  *
+ * Only the registry's own challenges are answered. A server that it redirects to (a store for blobs, a cache) must not
+ * have our password by naming a token server of its own.
+ *
  * The scheme is https. For a registry on this host (loopback), or when the caller allowed it, http is tried when the
  * first https connection fails; where both fail it is the first failure that is told.
  */
@@ -118,6 +121,17 @@ static uint64_t cci_registry_retry_after(const struct cci_http_response *resp)
     return then > now ? CCI_MIN(then - now, (uint64_t)1000000) : 0;
 }
 
+/* The same for an answer that the registry gave by way of a redirect to another server. */
+static cc_error_code cci_registry_refused_elsewhere(const struct cci_registry_client *r,
+                                                    const struct cci_registry_call *call,
+                                                    const struct cci_http_response *resp, cc_error *err)
+{
+    return cci_fail(err, CC_ERR_NETWORK, r->name->full,
+                    "the server %s, to which the registry %s leads for %s, answers with status %d%s", resp->url.host,
+                    r->name->domain, call->what, cci_http_status(resp),
+                    cci_http_status(resp) == 401 ? ": it wants a login, and the registry's is not for it" : "");
+}
+
 /* The error for an answer that is none of those wanted. */
 static cc_error_code cci_registry_refused(const struct cci_registry_client *r, const struct cci_registry_call *call,
                                           struct cci_http_response *resp, cc_error *err)
@@ -127,6 +141,8 @@ static cc_error_code cci_registry_refused(const struct cci_registry_client *r, c
     int status = cci_http_status(resp);
     const char *name = r->name->full, *host = r->name->domain;
     bool blob = strcmp(call->kind, "blobs") == 0;
+    if (cci_http_is_elsewhere(resp))
+        return cci_registry_refused_elsewhere(r, call, resp, err);
     if (cci_http_body_all(resp, CCI_REGISTRY_MAX_TEXT, &body, r->wait, NULL))
         body.n = 0;
     cci_registry_reason(&body, why, sizeof(why));
@@ -270,7 +286,7 @@ static cc_error_code cci_registry_judge(struct cci_registry_client *r, const str
         return CC_OK;
     cc_error_code code;
     uint64_t pause = cci_registry_patience(resp, tries);
-    if (status == 401) {
+    if (status == 401 && !cci_http_is_elsewhere(resp)) {
         /* Twice: the first token may just have run out. */
         code = cci_auth_answer(&r->auth, resp, serial, ++*refusals > 2, r->wait, err);
         *again = !code;

@@ -55,6 +55,7 @@ struct cci_http_response {
     struct cci_http_head head;
     struct cci_http_body body;
     struct cci_url url; /* where it came from: the request's URL or the last redirect's */
+    bool elsewhere;     /* a redirect led to another server than the request's; also when a further one led back */
 };
 
 /* ---- The client ---------------------------------------------------------------------------------------- */
@@ -97,6 +98,12 @@ static cc_error_code cci_http_new(const struct cci_http_options *opts, struct cc
 static int cci_http_status(const struct cci_http_response *r)
 {
     return (int)r->head.status;
+}
+
+/* Whether the answer is another server's than the one that was asked: what it demands is not that one's demand. */
+static bool cci_http_is_elsewhere(const struct cci_http_response *r)
+{
+    return r->elsewhere;
 }
 
 /* The value of the nth field of that name (any case, n from 0), NULL if there is none. */
@@ -349,6 +356,7 @@ static cc_error_code cci_http_request(struct cci_http *http, const struct cci_ht
         if (code)
             return code;
         if (!cci_http_is_redirect(req, r)) {
+            r->elsewhere = !authorized;
             *out = r;
             return CC_OK;
         }

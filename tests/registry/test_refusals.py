@@ -18,6 +18,7 @@ import threading
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from fault_proxy import FaultProxy  # noqa: E402
 from registry import Puller, build_pull, tar_of  # noqa: E402
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -259,6 +260,23 @@ def recalled_and_refused(c):
           f"{code} {out} {seen}")
 
 
+def led_elsewhere(c):
+    """The registry leads to a server that wants to know who we are: it does not learn that, whatever it asks for."""
+    seen = []
+
+    def thief(entry):
+        seen.append((entry.target.split("?")[0], entry.header("Authorization")))
+        if entry.target.startswith("/token"):
+            return 200, [], b'{"token": "x"}'
+        return 401, [("WWW-Authenticate", challenge.replace("REALM", other.url + "/token"))], b""
+    with FaultProxy(answer=thief) as other:
+        for challenge in ('Bearer realm="REALM",service="s"', 'Basic realm="s"'):
+            seen.clear()
+            c.fails("led_to_another_login_" + challenge[:5].lower(), 8, "leads for sha256:", most=3, USERNAME="u", PASSWORD="p",
+                    fault=on_blob(lambda h, name: (h.give(307, Location=other.url + "/data"), True)[1]))
+            check("it_learns_nothing_" + challenge[:5].lower(), seen == [("/data", None)], seen)
+
+
 def documents(c, s):
     good = s.manifests["good"][1]
     c.fails("manifest_with_another_digest", 7, "does not have its digest",
@@ -356,6 +374,7 @@ def main():
         statuses(c)
         without_head(c)
         recalled_and_refused(c)
+        led_elsewhere(c)
         documents(c, SERVER)
         layers(c, SERVER)
     finally:
