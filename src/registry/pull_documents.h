@@ -73,6 +73,30 @@ static enum cci_media cci_pull_said_media(const struct cci_http_response *resp)
     return cci_media_parse(type);
 }
 
+/* Asks for a document of at most `max` bytes, and again when the connection breaks in the middle of it: documents are
+ * too short to be taken up by range. Finish *resp and free *text, on success only. */
+static cc_error_code cci_pull_get_document(struct cci_pull *p, const struct cci_registry_call *call, uint64_t max,
+                                           struct cci_http_response **resp, struct cci_buf *text, cc_error *err)
+{
+    for (unsigned tries = 1;; tries++) {
+        cc_error_code code = cci_registry_call(&p->registry, call, resp, err);
+        if (code)
+            return code;
+        code = cci_http_body_all(*resp, (size_t)max, text, &p->wait, err);
+        if (!code)
+            return CC_OK;
+        bool again = code == CC_ERR_NETWORK && cci_http_broken(*resp) && tries < CCI_REGISTRY_TRIES;
+        cci_http_finish(*resp);
+        cci_buf_free(text);
+        if (!again)
+            return code;
+        cci_error_release(err);
+        code = cci_registry_pause(&p->wait, CCI_REGISTRY_PAUSE << (tries - 1), "another try", err);
+        if (code)
+            return code;
+    }
+}
+
 /* Reads a manifest or index: `what` is a tag or, with `want`, a digest. Free *text, on success only. */
 static cc_error_code cci_pull_get_manifest(struct cci_pull *p, const char *what, const struct cci_digest *want,
                                            struct cci_buf *text, struct cci_digest *got, enum cci_media *media,
@@ -82,21 +106,17 @@ static cc_error_code cci_pull_get_manifest(struct cci_pull *p, const char *what,
     struct cci_http_response *resp;
     struct cci_digest said;
     memset(text, 0, sizeof(*text));
-    cc_error_code code = cci_registry_call(&p->registry, &call, &resp, err);
+    cc_error_code code = cci_pull_get_document(p, &call, CCI_MANIFEST_MAX_SIZE, &resp, text, err);
     if (code)
         return code;
     *media = cci_pull_said_media(resp);
-    code = cci_http_body_all(resp, CCI_MANIFEST_MAX_SIZE, text, &p->wait, err);
-    if (!code) {
-        *got = cci_digest_of(text->p, text->n);
-        if (!want && cci_pull_said_digest(resp, &said))
-            want = &said;
-        if (want && !cci_digest_equal(got, want))
-            code = cci_fail(err, CC_ERR_IO, p->name.full,
-                            "the image manifest from the registry does not have its digest %s: it was damaged or "
-                            "exchanged",
-                            cci_digest_spell(want).text);
-    }
+    *got = cci_digest_of(text->p, text->n);
+    if (!want && cci_pull_said_digest(resp, &said))
+        want = &said;
+    if (want && !cci_digest_equal(got, want))
+        code = cci_fail(err, CC_ERR_IO, p->name.full,
+                        "the image manifest from the registry does not have its digest %s: it was damaged or exchanged",
+                        cci_digest_spell(want).text);
     cci_http_finish(resp);
     if (code)
         cci_buf_free(text);
@@ -166,13 +186,10 @@ static cc_error_code cci_pull_get_config(struct cci_pull *p, cc_error *err)
     if (d->size > CCI_CONFIG_MAX_SIZE)
         return cci_fail(err, CC_ERR_IO, p->name.full, "the image configuration is too large: %llu bytes",
                         (unsigned long long)d->size);
-    cc_error_code code = cci_registry_call(&p->registry, &call, &resp, err);
+    cc_error_code code = cci_pull_get_document(p, &call, d->size, &resp, &p->config_text, err);
     if (code)
         return code;
-    code = cci_http_body_all(resp, (size_t)d->size, &p->config_text, &p->wait, err);
     cci_http_finish(resp);
-    if (code)
-        return code;
     struct cci_digest got = cci_digest_of(p->config_text.p, p->config_text.n);
     if (!cci_digest_equal(&got, &d->digest))
         return cci_fail(err, CC_ERR_IO, p->name.full,

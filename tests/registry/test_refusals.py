@@ -309,6 +309,30 @@ def documents(c, s):
     c.fails("index_of_nothing", 7, "no platform at all", tag="empty", most=1)
 
 
+def documents_that_break_off(c, s):
+    """A manifest or a configuration whose connection breaks is asked for again, a few times."""
+    def broken(kind, n):
+        left = [n]
+
+        def fault(handler):
+            if kind not in handler.path or (kind == "blobs" and name_is_layer(handler, handler.path.rsplit("/", 1)[1])):
+                return False
+            left[0] -= 1
+            if left[0] < 0:
+                return False
+            handler.send_response(200)
+            handler.send_header("Content-Length", "400")
+            handler.end_headers()
+            handler.wfile.write(b'{"schemaVersion": 2')
+            handler.close_connection = True
+            return True
+        return fault
+    for kind in ("manifests", "blobs"):
+        code, out, requests = c.run(fault=broken(kind, 2))
+        check(f"{kind}_that_break_off_are_asked_again", code == 0 and len(requests) == 5, f"{code} {out} {requests}")
+        c.fails(f"{kind}_that_always_break_off", 8, "in the middle of the body", fault=broken(kind, 100), most=6)
+
+
 def layers(c, s):
     s.image("foreign", [s.layer({"f": b"x"}, urls=["http://127.0.0.1/x"])])
     c.fails("foreign_layer", 7, "only found by its URL", tag="foreign", most=2)
@@ -376,6 +400,7 @@ def main():
         recalled_and_refused(c)
         led_elsewhere(c)
         documents(c, SERVER)
+        documents_that_break_off(c, SERVER)
         layers(c, SERVER)
     finally:
         STOP.set()
