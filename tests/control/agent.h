@@ -5,6 +5,10 @@
  *     agent_start(&a, NULL);       builds nothing: the agent must have been built (agent_build in main)
  *     ... cci_exec_begin(a.ctl, ...) ...
  *     agent_stop(&a);
+ *
+ * A gate is where a program and the test wait for each other: a named pipe, which opens for each side when the other
+ * opens it, too. The shell's `: >gate` meets agent_meet(gate, O_RDONLY), and `: <gate` meets agent_meet(gate,
+ * O_WRONLY).
  */
 #ifndef TESTS_CONTROL_AGENT_H
 #define TESTS_CONTROL_AGENT_H
@@ -120,6 +124,26 @@ static void agent_end_host(struct agent *a)
     cci_control_close(a->ctl);
     cci_loop_stop(&a->loop);
     cci_loop_destroy(&a->loop);
+}
+
+/* Makes a gate; its path, in one of four buffers. */
+static const char *agent_gate(const struct agent *a, const char *name)
+{
+    static char paths[4][100];
+    static unsigned turn;
+    char *path = paths[turn++ % 4];
+    (void)snprintf(path, sizeof(paths[0]), "%s/%s", a->dir, name);
+    CHECK(mkfifo(path, 0600) == 0);
+    return path;
+}
+
+/* Waits until a program is at the gate, which is then gone. */
+static void agent_meet(const char *gate, int mode)
+{
+    int fd = open(gate, mode | O_CLOEXEC);
+    CHECK(fd >= 0);
+    close(fd);
+    CHECK(unlink(gate) == 0);
 }
 
 /* Closes the connection; the agent must then end by itself, and well. */

@@ -398,9 +398,15 @@ static void test_daemons(void)
     static struct agent a;
     cc_error err = {0};
     struct cci_exec *e = NULL;
+    char fifo[100];
     int code;
     agent_start(&a, NULL);
-    check_output(RUN_IN(&a, "sh", "-c", "(sleep 0.1; echo late) & echo soon"), 0, "soon\nlate\n", "");
+    /* The grandchild speaks when the shell is gone, and with it the only writer of the pipe that it reads. */
+    (void)snprintf(fifo, sizeof(fifo), "%s/fifo", a.dir);
+    CHECK(mkfifo(fifo, 0600) == 0);
+    check_output(RUN_IN(&a, "sh", "-c", "(cat <\"$0\"; echo late) & exec 3>\"$0\"; echo soon", fifo), 0, "soon\nlate\n",
+                 "");
+    CHECK(unlink(fifo) == 0);
     check_output(RUN_IN(&a, "sh", "-c", "setsid sleep 1000 >/dev/null 2>&1 & echo gone"), 0, "gone\n", "");
     struct cci_exec_spec s = spec_of(ARGV("sh", "-c", "sleep 1000 & exit 5"), 3);
     CHECK_OK(cci_exec_begin(a.ctl, &s, &e, &err), err);
@@ -422,20 +428,16 @@ static void test_daemons(void)
 static void test_free_running(void)
 {
     static struct agent a;
-    char script[500], file[100];
+    char script[500];
     agent_start(&a, NULL);
-    (void)snprintf(file, sizeof(file), "%s/done", a.dir);
-    (void)snprintf(script, sizeof(script),
-                   "head -c 500000 /dev/zero; head -c 500000 /dev/zero >&2; echo yes >%s.part;"
-                   " mv %s.part %s",
-                   file, file, file);
+    const char *gate = agent_gate(&a, "done");
+    (void)snprintf(script, sizeof(script), "head -c 500000 /dev/zero; head -c 500000 /dev/zero >&2; : >%s", gate);
     struct cci_exec_spec s = spec_of(ARGV("sh", "-c", script), 3);
     cc_error err = {0};
     struct cci_exec *e = NULL;
     CHECK_OK(cci_exec_begin(a.ctl, &s, &e, &err), err);
     cci_exec_free(e);
-    check_output(RUN_IN(&a, "sh", "-c", "until [ -e \"$0\" ]; do sleep 0.01; done; cat \"$0\"", file), 0, "yes\n", "");
-    CHECK(unlink(file) == 0);
+    agent_meet(gate, O_RDONLY);
     /* And with its streams under way. */
     s = spec_of(ARGV("sh", "-c", "cat /dev/zero"), 3);
     for (int i = 0; i < 20; i++) {
@@ -499,11 +501,14 @@ static void test_close_under_way(void)
     static struct agent a;
     cc_error err = {0};
     struct cci_exec *e = NULL;
+    char script[200];
     int code;
     agent_start(&a, NULL);
-    struct cci_exec_spec s = spec_of(ARGV("sh", "-c", "cat /dev/zero"), 3);
+    const char *gate = agent_gate(&a, "gate");
+    (void)snprintf(script, sizeof(script), "head -c 1000000 /dev/zero; : >%s; cat /dev/zero", gate);
+    struct cci_exec_spec s = spec_of(ARGV("sh", "-c", script), 3);
     CHECK_OK(cci_exec_begin(a.ctl, &s, &e, &err), err);
-    check_output(RUN_IN(&a, "sleep", "0.05"), 0, "", "");
+    agent_meet(gate, O_RDONLY); /* its output is under way */
     agent_stop(&a);
     CHECK_EQ_INT(cci_exec_wait(e, &agent_forever, &code, &err), CC_ERR_NOT_RUNNING);
     CHECK_EQ_STR(err.message, "the instance was closed");
@@ -517,9 +522,13 @@ static void test_workload(void)
     static struct agent a;
     cc_error err = {0};
     struct cci_exec *e, *other = NULL;
+    char script[200];
     int code = -1, status = -1;
     agent_start(&a, NULL);
-    struct cci_exec_spec s = spec_of(ARGV("sh", "-c", "trap 'sleep 1000 & exit 5' USR1; kill -STOP $$; exit 6"), 3);
+    const char *ready = agent_gate(&a, "ready");
+    (void)snprintf(script, sizeof(script), "trap 'sleep 1000 & exit 5' USR1; : >%s; while :; do sleep 0.01; done",
+                   ready);
+    struct cci_exec_spec s = spec_of(ARGV("sh", "-c", script), 3);
     s.stdout_wanted = s.stderr_wanted = false;
     s.workload = s.notify = true;
     s.dir = "/no/such";
@@ -536,9 +545,9 @@ static void test_workload(void)
     cci_error_release(&err);
     cci_exec_free(other);
     check_output(RUN_IN(&a, "echo", "meanwhile"), 0, "meanwhile\n", "");
-    CHECK_OK(cci_exec_signal(e, SIGUSR1, &agent_forever, &err), err);
+    agent_meet(ready, O_RDONLY);
     CHECK(!cci_exec_is_over(e));
-    CHECK_OK(cci_exec_signal(e, SIGCONT, &agent_forever, &err), err);
+    CHECK_OK(cci_exec_signal(e, SIGUSR1, &agent_forever, &err), err);
     CHECK_OK(cci_exec_wait(e, &agent_forever, &code, &err), err);
     CHECK_EQ_INT(code, 5);
     CHECK(waitpid(a.pid, &status, 0) == a.pid); /* by itself */

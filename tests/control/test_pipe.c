@@ -9,6 +9,8 @@
 #include <dirent.h>
 #include <pthread.h>
 
+#include "../asleep.h"
+
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 enum { BULK_MB = 64 };
 #else
@@ -223,7 +225,7 @@ static void test_interrupted_writes(void)
 {
     static struct agent a;
     static uint8_t data[5000000];
-    static char expected[80];
+    static char expected[80], script[300];
     struct run r;
     cc_error err = {0};
     size_t at = 0, done;
@@ -234,7 +236,10 @@ static void test_interrupted_writes(void)
         sum += data[i];
     }
     (void)snprintf(expected, sizeof(expected), "%u\n", (unsigned)sum);
-    start(&a, &r, SH("kill -STOP $$; od -An -v -tu1 | awk '{for (i = 1; i <= NF; i++) s += $i} END {print s}'"), "io");
+    const char *gate = agent_gate(&a, "gate");
+    (void)snprintf(script, sizeof(script),
+                   ": <%s; od -An -v -tu1 | awk '{for (i = 1; i <= NF; i++) s += $i} END {print s}'", gate);
+    start(&a, &r, SH(script), "io");
     struct cci_wait brief = soon(50);
     CHECK_EQ_INT(cci_pipe_write(r.in, data, sizeof(data), &done, &brief, NULL), CC_ERR_TIMEOUT);
     CHECK(done > 0 && done < sizeof(data));
@@ -242,7 +247,7 @@ static void test_interrupted_writes(void)
     brief = soon(1);
     CHECK_EQ_INT(cci_pipe_write(r.in, data + at, 1000000, &done, &brief, NULL), CC_ERR_TIMEOUT);
     at += done;
-    cci_exec_kill(r.e, SIGCONT);
+    agent_meet(gate, O_WRONLY); /* it begins to read */
     CHECK_OK(cci_pipe_write(r.in, data + at, 1, &done, &agent_forever, &err), err);
     at += done;
     CHECK_OK(cci_pipe_write(r.in, data + at, sizeof(data) - at, &done, &agent_forever, &err), err);
@@ -258,15 +263,17 @@ static void test_close_after_timeout(void)
 {
     static struct agent a;
     static uint8_t data[5000000];
-    char expected[40];
+    char expected[40], script[200];
     struct run r;
     size_t done;
     agent_start(&a, NULL);
-    start(&a, &r, SH("kill -STOP $$; wc -c"), "io");
+    const char *gate = agent_gate(&a, "gate");
+    (void)snprintf(script, sizeof(script), ": <%s; wc -c", gate);
+    start(&a, &r, SH(script), "io");
     struct cci_wait brief = soon(50);
     CHECK_EQ_INT(cci_pipe_write(r.in, data, sizeof(data), &done, &brief, NULL), CC_ERR_TIMEOUT);
     close_in(&r);
-    cci_exec_kill(r.e, SIGCONT);
+    agent_meet(gate, O_WRONLY);
     (void)snprintf(expected, sizeof(expected), "%zu\n", done);
     CHECK_EQ_STR(drain(r.out), expected);
     end(&r);
@@ -280,6 +287,7 @@ static void test_closed_early(void)
     static struct agent a;
     struct run r;
     cc_error err = {0};
+    char script[200];
     size_t done;
     agent_start(&a, NULL);
     start(&a, &r, SH("exec yes"), "o");
@@ -290,13 +298,16 @@ static void test_closed_early(void)
     end(&r);
     /* The program closes its input, then it ends. */
     static uint8_t data[1000000];
-    start(&a, &r, SH("exec <&-; read x; sleep 0.05; exit 4"), "i");
+    const char *gate = agent_gate(&a, "gate");
+    (void)snprintf(script, sizeof(script), "exec <&-; : <%s; exit 4", gate);
+    start(&a, &r, SH(script), "i");
     cc_error_code code = CC_OK;
     while (code == CC_OK)
         code = cci_pipe_write(r.in, data, sizeof(data), &done, &agent_forever, &err);
     CHECK_EQ_INT(code, CC_ERR_IO);
     CHECK_EQ_INT(err.sys_errno, EPIPE);
     cci_error_release(&err);
+    agent_meet(gate, O_WRONLY);
     CHECK_EQ_INT(wait_for(&r), 4);
     CHECK_EQ_INT(cci_pipe_write(r.in, data, 1, &done, &agent_forever, &err), CC_ERR_IO);
     cci_error_release(&err);
@@ -336,7 +347,7 @@ struct blocked {
     bool write;
     cc_error_code code;
     char message[100];
-    pthread_t thread;
+    struct asleep thread;
 };
 
 static void *block(void *ctx)
@@ -357,14 +368,14 @@ static void block_all(struct blocked b[4], struct run *r)
 {
     for (int i = 0; i < 4; i++) {
         b[i] = (struct blocked){.pipe = i & 1 ? r->in : r->out, .write = i & 1};
-        CHECK(pthread_create(&b[i].thread, NULL, block, &b[i]) == 0);
+        asleep_start(&b[i].thread, block, &b[i]);
     }
 }
 
 static void expect_all(struct blocked b[4], cc_error_code code)
 {
     for (int i = 0; i < 4; i++) {
-        pthread_join(b[i].thread, NULL);
+        (void)asleep_join(&b[i].thread);
         CHECK_EQ_INT(b[i].code, code);
     }
 }
@@ -444,6 +455,7 @@ static void check_tail(struct agent *a, const char *script, size_t n, const char
 static void test_tail(void)
 {
     static struct agent a;
+    char script[400];
     agent_start(&a, NULL);
     check_tail(&a, "true", 0, "", "");
     check_tail(&a, "echo first >&2; echo ignored; echo last >&2", 11, "first\n", "last\n");
@@ -452,7 +464,11 @@ static void test_tail(void)
     check_tail(&a, "i=100000; while [ $i -lt 140000 ]; do echo $i; i=$((i+1)); done >&2; echo x >&2", 65536,
                "130638\n130639", "139999\nx\n");
     /* What a child that stays says later is not waited for, and does not block it. */
-    check_tail(&a, "(sleep 0.1; head -c 1000000 /dev/zero >&2) & echo now >&2", 4, "now\n", "now\n");
+    const char *go = agent_gate(&a, "go"), *over = agent_gate(&a, "over");
+    (void)snprintf(script, sizeof(script), "(: <%s; head -c 1000000 /dev/zero >&2; : >%s) & echo now >&2", go, over);
+    check_tail(&a, script, 4, "now\n", "now\n");
+    agent_meet(go, O_WRONLY);
+    agent_meet(over, O_RDONLY);
     agent_stop(&a);
 }
 
@@ -593,8 +609,8 @@ static void test_nothing_left(void)
     start(&a, &r, SH("true"), "");
     CHECK_EQ_INT(wait_for(&r), 0);
     end(&r);
-    /* Those that were abandoned are on their way out. */
-    for (int i = 0; i < 500 && count_entries(path) > agent_before; i++)
+    /* Those that were abandoned are on their way out; only the agent sees them go. */
+    for (int i = 0; i < 3000 && count_entries(path) > agent_before; i++)
         (void)usleep(10000);
     CHECK(count_entries(path) <= agent_before);
     CHECK(count_entries("/proc/self/fd") <= host_before);

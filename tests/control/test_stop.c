@@ -9,6 +9,7 @@
 static const char *const env_path[] = {"PATH=/usr/local/bin:/usr/bin:/bin"};
 static struct agent a;
 static cc_error err;
+static const char *gate;
 
 /* Starts `sh -c script` and returns when it has said that it is ready. */
 static struct cci_exec *start_ready(const char *script, bool workload)
@@ -16,7 +17,6 @@ static struct cci_exec *start_ready(const char *script, bool workload)
     const char *const argv[] = {"sh", "-c", script};
     struct cci_exec_spec s = {0};
     struct cci_exec *e = NULL;
-    char path[128];
     s.argv = argv;
     s.argc = 3;
     s.env = env_path;
@@ -25,18 +25,16 @@ static struct cci_exec *start_ready(const char *script, bool workload)
     s.workload = workload;
     CHECK_OK(cci_exec_begin(a.ctl, &s, &e, &err), err);
     CHECK_OK(cci_exec_started(e, &agent_forever, &err), err);
-    (void)snprintf(path, sizeof(path), "%s/ready", a.dir);
-    while (access(path, F_OK) != 0)
-        usleep(1000);
-    CHECK(unlink(path) == 0);
+    agent_meet(gate, O_RDONLY);
     return e;
 }
 
-/* A script that makes the file start_ready looks for, and what goes before and behind that. */
+/* A script that comes to the gate where start_ready waits, and what goes before and behind that. */
 static const char *script_of(const char *before, const char *behind)
 {
     static char text[400];
-    (void)snprintf(text, sizeof(text), "%s; : >%s/ready; %s", before, a.dir, behind);
+    gate = agent_gate(&a, "ready");
+    (void)snprintf(text, sizeof(text), "%s; : >%s; %s", before, gate, behind);
     return text;
 }
 
