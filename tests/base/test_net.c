@@ -184,7 +184,7 @@ static void test_connecting_waits_under_control(void)
     struct cci_wait wait = within(10000);
     CHECK_OK(cci_net_dial("mute", good_port, &wait, &net, &err), err);
     uint64_t took = cci_os_now() - start;
-    CHECK(took >= CCI_NET_STAGGER_NS && took < 5000 * MS);
+    CHECK(took >= CCI_NET_STAGGER_NS && took < 10000 * MS);
     cci_net_close(net);
     wait = within(100);
     CHECK_EQ_INT(cci_net_dial("127.0.0.1", mute_port, &wait, &net, &err), CC_ERR_TIMEOUT);
@@ -192,7 +192,7 @@ static void test_connecting_waits_under_control(void)
     wait = (struct cci_wait){CCI_FOREVER, token};
     CHECK_EQ_INT(cci_thread_new(&thread, "fire", fire, token), 0);
     CHECK_EQ_INT(cci_net_dial("127.0.0.1", mute_port, &wait, &net, &err), CC_ERR_CANCELLED);
-    CHECK(cci_os_now() - start < 10000 * MS);
+    CHECK(cci_os_now() - start < 30000 * MS);
     cci_thread_join(&thread);
     cci_cancel_unref(token);
     cci_error_release(&err);
@@ -244,7 +244,7 @@ static void test_reading_waits_under_control(void)
     CHECK_EQ_INT(cci_thread_new(&thread, "fire", fire, token), 0);
     CHECK_EQ_INT(cci_net_read(net, buf, sizeof(buf), &done, &wait, &err), CC_ERR_CANCELLED);
     cci_thread_join(&thread);
-    CHECK(cci_os_now() - start < 10000 * MS);
+    CHECK(cci_os_now() - start < 30000 * MS);
     /* Nothing is read any more, though something is there; another call, under no token, still gets it. */
     CHECK(send(peer, "x", 1, 0) == 1);
     CHECK_EQ_INT(cci_net_read(net, buf, sizeof(buf), &done, &wait, &err), CC_ERR_CANCELLED);

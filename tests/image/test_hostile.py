@@ -52,7 +52,7 @@ def the_family(tool, base):
         took = time.monotonic() - start
         expected = (code == 7 and out.startswith("error 7: ")) or (kind == "contained" and code == 0)
         left = leftovers(store) if code else []
-        check(f"hostile_{name}", expected and took < 10 and not left and not os.path.exists("/tmp/cc-escaped"),
+        check(f"hostile_{name}", expected and took < 45 and not left and not os.path.exists("/tmp/cc-escaped"),
               f"{what}: {code} after {took:.1f} s, left {left}: {out[:300]}")
     check("hostile_cases", len(cases) > 40, str(len(cases)))
 

@@ -18,6 +18,7 @@ struct guest {
     struct cci_hv_caps caps;
     cc_error err;
     struct cci_mutex mutex; /* guards text */
+    struct cci_cond more;   /* text has grown */
     char text[65536];       /* all console lines */
     size_t n;
     unsigned ends; /* calls of end_fn */
@@ -30,6 +31,7 @@ static void guest_line(void *ctx, const char *line)
     int n = snprintf(g->text + g->n, sizeof(g->text) - g->n, "%s\n", line);
     if (n > 0 && (size_t)n < sizeof(g->text) - g->n)
         g->n += (size_t)n;
+    cci_cond_wake(&g->more);
     cci_mutex_unlock(&g->mutex);
 }
 
@@ -61,6 +63,7 @@ static cc_error_code guest_new(struct guest *g, unsigned cpus, unsigned mb)
 {
     memset(g, 0, sizeof(*g));
     cci_mutex_init(&g->mutex);
+    cci_cond_init(&g->more);
     cc_error_code code = cci_kvm_ops()->probe(&g->caps, &g->err);
     const struct cci_machine_config c = {.hv = cci_kvm_ops(),
                                          .caps = g->caps,
@@ -122,15 +125,12 @@ static bool guest_make_init(char *path, size_t size)
 static bool guest_wait_for(struct guest *g, const char *what, unsigned seconds)
 {
     uint64_t deadline = cci_os_now() + (uint64_t)seconds * 1000000000u;
-    while (cci_os_now() < deadline) {
-        cci_mutex_lock(&g->mutex);
-        bool found = strstr(g->text, what) != NULL;
-        cci_mutex_unlock(&g->mutex);
-        if (found)
-            return true;
-        (void)usleep(1000); /* a poll: the console has no way to wake us */
-    }
-    return false;
+    bool found, in_time = true;
+    cci_mutex_lock(&g->mutex);
+    while (!(found = strstr(g->text, what) != NULL) && in_time)
+        in_time = cci_cond_wait(&g->more, &g->mutex, deadline);
+    cci_mutex_unlock(&g->mutex);
+    return found;
 }
 
 /* Waits for the machine's end; ALIVE if it did not come. */
@@ -158,6 +158,7 @@ static void guest_free(struct guest *g)
     if (g->caps.held)
         cci_kvm_ops()->vm_free(g->caps.held);
     cci_error_release(&g->err);
+    cci_cond_destroy(&g->more);
     cci_mutex_destroy(&g->mutex);
 }
 

@@ -102,7 +102,7 @@ static void test_cannot_run_a_guest(void)
 {
     uint64_t start = cci_os_now();
     CHECK_EQ_INT(says("cannot run a stock 64-bit guest", "hardware virtualisation"), 0);
-    CHECK(cci_os_now() - start < 4000000000u);
+    CHECK(cci_os_now() - start < 20000000000u); /* it does not hang */
 }
 
 int main(void)

@@ -179,7 +179,7 @@ static void stopped_while_it_runs(void)
     CHECK_EQ_INT(guest_wait(&g, 1), CCI_MACHINE_ALIVE);
     uint64_t start = cci_os_now();
     guest_stop(&g);
-    CHECK(cci_os_now() - start < 1000000000u);
+    CHECK(cci_os_now() - start < 20000000000u);
     CHECK_EQ_INT(cci_machine_state(g.machine, NULL, 0), CCI_MACHINE_STOPPED);
     CHECK(has("init done"));
     CHECK_EQ_INT(g.ends, 1);

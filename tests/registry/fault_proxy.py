@@ -33,7 +33,6 @@ import ssl
 import struct
 import sys
 import threading
-import time
 
 
 class Entry:
@@ -42,10 +41,9 @@ class Entry:
     def __init__(self, connection, method, target, headers, body):
         self.connection = connection  # number of the TCP connection
         self.method, self.target, self.headers, self.body = method, target, headers, body
-        self.at = time.monotonic()
         self.fault = None             # name of the fault it met
         self.sent = 0                 # bytes of answer that the socket took
-        self.gone = None              # when the client was seen to have closed in the middle of it
+        self.gone = False             # whether the client was seen to close in the middle of it
 
     def header(self, name):
         return next((v for k, v in self.headers if k.lower() == name.lower()), None)
@@ -67,6 +65,7 @@ class FaultProxy:
         credentials: the value of Proxy-Authorization that is wanted."""
         self.upstream, self.answer, self.hosts, self.credentials = upstream, answer, hosts or {}, credentials
         self.rules, self.log, self.connections, self.lock = [], [], 0, threading.Lock()
+        self.changed = threading.Condition(self.lock)  # the log has grown, or a client has gone
         self.open = set()
         self.stopping = False
         self.context = None
@@ -95,6 +94,16 @@ class FaultProxy:
                 s.shutdown(socket.SHUT_RDWR)
             except OSError:
                 pass
+
+    def left_by(self, entry):
+        """Notes that the client has gone."""
+        with self.changed:
+            entry.gone = True
+            self.changed.notify_all()
+
+    def wait_until_gone(self, entry, timeout):
+        with self.changed:
+            return self.changed.wait_for(lambda: entry.gone, timeout)
 
     def rule(self, *args, **kw):
         with self.lock:
@@ -158,6 +167,7 @@ class FaultProxy:
         entry.body = stream.read(int(entry.header("Content-Length") or 0))
         with self.lock:
             self.log.append(entry)
+            self.changed.notify_all()
         if (method == "CONNECT" or "://" in target) and self.credentials and \
                 entry.header("Proxy-Authorization") != self.credentials:
             self.send(s, entry, b"HTTP/1.1 407 Who are you\r\nProxy-Authenticate: Basic\r\nContent-Length: 0\r\n\r\n")
@@ -245,7 +255,7 @@ class FaultProxy:
         try:
             s.sendall(data)
         except OSError:
-            entry.gone = entry.gone or time.monotonic()
+            self.left_by(entry)
             raise
         entry.sent += len(data)
 
@@ -257,7 +267,7 @@ class FaultProxy:
                     return
             except ConnectionError:
                 pass
-            entry.gone = time.monotonic()
+            self.left_by(entry)
             raise Closed
 
     def silence(self, s, entry):
@@ -320,9 +330,10 @@ def main():
     print(proxy.address, flush=True)
     seen = 0
     while True:
-        time.sleep(0.2)
-        while seen < len(proxy.log):
-            e = proxy.log[seen]
+        with proxy.changed:
+            proxy.changed.wait_for(lambda: len(proxy.log) > seen)
+            new = proxy.log[seen:]
+        for e in new:
             seen += 1
             print(f"{e.connection} {e.method} {e.target} {e.fault or '-'}", flush=True)
 

@@ -161,7 +161,7 @@ class Registry:
         with open(self.log, "w") as log:
             self.process = subprocess.Popen(["docker-registry", "serve", path("config.yml")], stdin=subprocess.DEVNULL,
                                             stdout=log, stderr=log, env=dict(os.environ, OTEL_TRACES_EXPORTER="none"))
-        end = time.monotonic() + 30
+        end = time.monotonic() + 30  # it does not say that it listens
         while not self.answers():
             if self.process.poll() is not None or time.monotonic() > end:
                 raise SystemExit("docker-registry does not start: " + open(self.log).read())

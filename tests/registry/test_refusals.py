@@ -213,7 +213,7 @@ def statuses(c):
     check("status_503_is_asked_again", code == 0 and len(requests) == 5, f"{out} {requests}")
     start = time.monotonic()
     c.fails("a_pause_ends_with_the_time", 5, "timed out", fault=every(503, Retry_After="50"), TIMEOUT=1)
-    check("a_pause_ends_in_time", time.monotonic() - start < 10)
+    check("a_pause_ends_in_time", time.monotonic() - start < 40)
 
 
 def without_head(c):
@@ -365,7 +365,7 @@ def layers(c, s):
         return True
     start = time.monotonic()
     c.fails("a_stalled_layer_ends_with_the_time", 5, "timed out", fault=on_blob(stall), TIMEOUT=1)
-    check("in_time", time.monotonic() - start < 10)
+    check("in_time", time.monotonic() - start < 40)
 
     def no_ranges(handler, name, cut=[0]):
         cut[0] += 1

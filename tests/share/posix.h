@@ -76,7 +76,8 @@ static bool posix_later(struct timespec a, struct timespec b)
     return a.tv_sec > b.tv_sec || (a.tv_sec == b.tv_sec && a.tv_nsec > b.tv_nsec);
 }
 
-/* So that a change made now is seen in a file's times. */
+/* So that a change made now is seen in a file's times: they come from the clock of whichever kernel sets them, our own
+ * or (in a guest) the host's, and move with its tick of up to 10 ms. */
 static void posix_tick(void)
 {
     struct timespec t = {0, 20 * 1000000};
