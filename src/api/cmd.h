@@ -9,14 +9,12 @@
  * starts once. Any number of threads may wait: one of them waits for the guest, the others for that one, and the
  * result is kept. A command that is freed, or whose caller's token fires, is given up: its own token fires, which ends
  * the waits, and it is killed. It may be just about to be sent meanwhile; cci_cmd_begin then kills it.
- *
- * Every call on a command is also a call on its instance, so that closing the instance waits for it.
  */
 #ifndef CCI_API_CMD_H
 #define CCI_API_CMD_H
 
 #include "../control/exec.h"
-#include "instance.h"
+#include "part.h"
 
 #define CCI_CMD_SIGKILL 9
 
@@ -45,13 +43,11 @@ struct cci_cmd_io {
 };
 
 struct cci_cmd {
-    struct cci_object object;
-    struct cci_instance *inst;     /* one reference to its object */
-    struct cci_instance_item item; /* in the instance's list of what closing takes along */
-    struct cci_cancel *cancel;     /* the command's own token */
-    struct cci_cancel_hook hook;   /* gives the command up when `outer` fires; attached from the start on */
-    struct cci_monitor monitor;    /* guards what follows; locked after a token, never before one that a caller holds */
-    struct cci_cancel *outer;      /* the caller's token, or NULL; fixed once started */
+    struct cci_part part;
+    struct cci_cancel *cancel;   /* the command's own token */
+    struct cci_cancel_hook hook; /* gives the command up when `outer` fires; attached from the start on */
+    struct cci_monitor monitor;  /* guards what follows; locked after a token, never before one that a caller holds */
+    struct cci_cancel *outer;    /* the caller's token, or NULL; fixed once started */
     struct cci_strings argv, env;
     char *dir;
     bool image_dir; /* dir is the image's choice, which the guest makes if it is missing */
@@ -76,7 +72,7 @@ struct cci_cmd {
 static void cci_cmd_disarm(void *ctx)
 {
     struct cci_cmd *c = ctx;
-    cci_loop_drop_alarm(&c->inst->vm.loop, &c->timeout);
+    cci_loop_drop_alarm(&c->part.inst->vm.loop, &c->timeout);
 }
 
 /* Ends a copy: what it waits for, and what it would wait for. With the monitor locked. */
@@ -106,7 +102,7 @@ static void cci_cmd_destroy(struct cci_object *o)
 {
     struct cci_cmd *c = (struct cci_cmd *)o;
     if (c->timeout.listed)
-        cci_loop_call(&c->inst->vm.loop, cci_cmd_disarm, c);
+        cci_loop_call(&c->part.inst->vm.loop, cci_cmd_disarm, c);
     cci_cancel_detach(c->outer, &c->hook);
     cci_cancel_unref(c->outer);
     cci_cancel_unref(c->cancel);
@@ -119,10 +115,7 @@ static void cci_cmd_destroy(struct cci_object *o)
     cci_strings_free(&c->env);
     cci_mem_free(c->dir);
     cci_monitor_destroy(&c->monitor);
-    if (c->inst) {
-        cci_instance_forget(c->inst, &c->item);
-        cci_object_unref(&c->inst->object);
-    }
+    cci_part_end(&c->part);
     cci_mem_free(c);
 }
 
@@ -190,24 +183,10 @@ static cc_error_code cci_cmd_check_signal(int sig, cc_error *err)
 /* The command behind a handle, for one call: with its instance entered. */
 static cc_error_code cci_cmd_enter(cc_cmd cmd, struct cci_cmd **out, cc_error *err)
 {
-    struct cci_object *o;
-    cc_error_code code = cci_handle_get(cmd, CCI_KIND_CMD, &o, err);
-    if (code)
-        return code;
-    *out = (struct cci_cmd *)o;
-    code = cci_instance_enter_object((*out)->inst, err);
-    if (code)
-        cci_object_unref(o);
+    struct cci_part *p;
+    cc_error_code code = cci_part_enter(cmd, CCI_KIND_CMD, &p, err);
+    *out = (struct cci_cmd *)p;
     return code;
-}
-
-static void cci_cmd_leave(struct cci_cmd *c)
-{
-    struct cci_instance *inst = c->inst;
-    cci_object_ref(&inst->object); /* the command may be the last to hold it */
-    cci_object_unref(&c->object);
-    cci_instance_leave(inst);
-    cci_object_unref(&inst->object);
 }
 
 /* Enters with the monitor locked, and only before the start; for the setters. */
@@ -220,14 +199,14 @@ static cc_error_code cci_cmd_enter_unstarted(cc_cmd cmd, struct cci_cmd **out, c
     if (!(*out)->started)
         return CC_OK;
     cci_monitor_unlock(&(*out)->monitor);
-    cci_cmd_leave(*out);
+    cci_part_leave(&(*out)->part);
     return cci_fail(err, CC_ERR_INVALID_ARGUMENT, NULL, "the command was started before; it runs once");
 }
 
 static void cci_cmd_leave_unlock(struct cci_cmd *c)
 {
     cci_monitor_unlock(&c->monitor);
-    cci_cmd_leave(c);
+    cci_part_leave(&c->part);
 }
 
 #endif

@@ -17,7 +17,7 @@ static cc_error_code cci_cmd_enter_started(cc_cmd cmd, struct cci_cmd **out, cc_
     cci_monitor_unlock(&(*out)->monitor);
     if (started)
         return CC_OK;
-    cci_cmd_leave(*out);
+    cci_part_leave(&(*out)->part);
     return cci_fail(err, CC_ERR_INVALID_ARGUMENT, NULL, "the command was not started");
 }
 
@@ -32,7 +32,7 @@ static cc_error_code cci_cmd_enter_finished(cc_cmd cmd, struct cci_cmd **out, cc
     cci_monitor_unlock(&(*out)->monitor);
     if (finished)
         return CC_OK;
-    cci_cmd_leave(*out);
+    cci_part_leave(&(*out)->part);
     return cci_fail(err, CC_ERR_INVALID_ARGUMENT, NULL, "the end of the command was not waited for");
 }
 
@@ -47,7 +47,7 @@ static cc_error_code cci_cmd_signal(cc_cmd cmd, int sig, cc_error *err)
     if (code)
         return code;
     code = cci_exec_signal(c->exec, sig, &forever, err);
-    cci_cmd_leave(c);
+    cci_part_leave(&c->part);
     return code;
 }
 
@@ -72,10 +72,10 @@ CC_API cc_error_code cc_cmd_resize(cc_cmd cmd, int cols, int rows, cc_error *err
     if (code)
         return cci_api_end("resize", code, err);
     if (c->tty)
-        code = cci_exec_resize(c->inst->vm.control, c->exec, (uint32_t)cols, (uint32_t)rows, &forever, err);
+        code = cci_exec_resize(c->part.inst->vm.control, c->exec, (uint32_t)cols, (uint32_t)rows, &forever, err);
     else
         code = cci_fail(err, CC_ERR_INVALID_ARGUMENT, NULL, "the command has no terminal: see cc_cmd_set_tty");
-    cci_cmd_leave(c);
+    cci_part_leave(&c->part);
     return cci_api_end("resize", code, err);
 }
 
@@ -95,7 +95,7 @@ CC_API int cc_cmd_pid(cc_cmd cmd)
     if (cci_cmd_enter_started(cmd, &c, NULL) != CC_OK)
         return 0;
     int pid = cci_exec_pid(c->exec);
-    cci_cmd_leave(c);
+    cci_part_leave(&c->part);
     return pid;
 }
 
@@ -111,7 +111,7 @@ CC_API cc_error_code cc_cmd_usage(cc_cmd cmd, cc_resource_usage *out, cc_error *
     out->user_us = c->exec->user_us; /* fixed since it has ended */
     out->system_us = c->exec->system_us;
     out->max_rss_kb = c->exec->max_rss_kib;
-    cci_cmd_leave(c);
+    cci_part_leave(&c->part);
     return cci_api_end("usage", CC_OK, err);
 }
 

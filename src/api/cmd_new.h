@@ -16,7 +16,7 @@ static bool cci_cmd_fill(struct cci_cmd *c, const struct cci_image_config *confi
         return false;
     if (!cci_env_get(env, "PATH") && !cci_env_set(env, "PATH", CCI_CMD_DEFAULT_PATH))
         return false;
-    if (!cci_env_get(env, "HOSTNAME") && !cci_env_set(env, "HOSTNAME", c->inst->id))
+    if (!cci_env_get(env, "HOSTNAME") && !cci_env_set(env, "HOSTNAME", c->part.inst->id))
         return false;
     c->image_dir = true;
     c->dir = cci_mem_strdup(config->working_dir[0] ? config->working_dir : "/");
@@ -29,30 +29,17 @@ static struct cci_cmd *cci_cmd_make(struct cci_instance *inst)
     struct cci_cmd *c = cci_mem_zalloc(1, sizeof(*c));
     if (!c)
         return NULL;
-    cci_object_init(&c->object, cci_cmd_destroy);
-    c->object.interrupt = cci_cmd_interrupt;
+    cci_part_init(&c->part, inst, cci_cmd_destroy);
+    c->part.object.interrupt = cci_cmd_interrupt;
     cci_monitor_init(&c->monitor);
     for (unsigned i = 0; i < CCI_CHANNELS; i++)
         c->io[i].fd = c->io[i].stop = CCI_NO_FD;
     c->cancel = cci_cancel_new();
-    c->inst = inst;
-    cci_object_ref(&inst->object);
     if (!c->cancel || !cci_cmd_fill(c, cci_image_config(inst->image))) {
-        cci_object_unref(&c->object);
+        cci_object_unref(&c->part.object);
         return NULL;
     }
     return c;
-}
-
-/* Gives the command its handle, and the instance the duty to free it. */
-static cc_error_code cci_cmd_publish(struct cci_cmd *c, cc_cmd *out, cc_error *err)
-{
-    cci_object_ref(&c->object); /* a handle may be freed as soon as it exists */
-    cc_error_code code = cci_handle_publish(&c->object, CCI_KIND_CMD, out, err);
-    if (code == CC_OK)
-        cci_instance_remember(c->inst, &c->item, c->object.handle);
-    cci_object_unref(&c->object);
-    return code;
 }
 
 /* A command of these words; its caller has entered the instance. */
@@ -70,7 +57,7 @@ static cc_error_code cci_cmd_make_named(struct cci_instance *i, const char *name
         return CC_OK;
     }
     if (c)
-        cci_object_unref(&c->object);
+        cci_object_unref(&c->part.object);
     return cci_fail_nomem(err);
 }
 
@@ -86,7 +73,7 @@ CC_API cc_error_code cc_cmd_new(cc_instance inst, const char *name, const char *
         return cci_api_end("command", code, err);
     code = cci_cmd_make_named(i, name, args, &c, err);
     if (code == CC_OK)
-        code = cci_cmd_publish(c, out, err);
+        code = cci_part_publish(&c->part, CCI_KIND_CMD, out, err);
     cci_instance_leave(i);
     return cci_api_end("command", code, err);
 }
@@ -94,7 +81,7 @@ CC_API cc_error_code cc_cmd_new(cc_instance inst, const char *name, const char *
 /* The words of the image's own command. */
 static cc_error_code cci_cmd_entrypoint_words(struct cci_cmd *c, const char *const *args, cc_error *err)
 {
-    const struct cci_image_config *config = cci_image_config(c->inst->image);
+    const struct cci_image_config *config = cci_image_config(c->part.inst->image);
     const char *const *words = args ? args : (const char *const *)config->cmd.at;
     size_t count = args ? SIZE_MAX : config->cmd.count;
     if (!cci_strings_add_all(&c->argv, (const char *const *)config->entrypoint.at, config->entrypoint.count) ||
@@ -112,7 +99,7 @@ static cc_error_code cci_cmd_make_entrypoint(struct cci_instance *i, const char 
     struct cci_cmd *c = cci_cmd_make(i);
     cc_error_code code = c ? cci_cmd_entrypoint_words(c, args, err) : cci_fail_nomem(err);
     if (code && c)
-        cci_object_unref(&c->object);
+        cci_object_unref(&c->part.object);
     *out = code ? NULL : c;
     return code;
 }
@@ -129,7 +116,7 @@ CC_API cc_error_code cc_cmd_entrypoint(cc_instance inst, const char *const *args
         return cci_api_end("entrypoint", code, err);
     code = cci_cmd_make_entrypoint(i, args, &c, err);
     if (code == CC_OK)
-        code = cci_cmd_publish(c, out, err);
+        code = cci_part_publish(&c->part, CCI_KIND_CMD, out, err);
     cci_instance_leave(i);
     return cci_api_end("entrypoint", code, err);
 }

@@ -12,8 +12,7 @@
 #include "cmd.h"
 
 struct cci_cmd_pipe {
-    struct cci_object object;
-    struct cci_instance_item item;
+    struct cci_part part;
     struct cci_cmd *cmd;   /* one reference to its object */
     uint32_t channel;      /* CCI_CHANNEL_STDIN, _STDOUT or _STDERR */
     struct cci_pipe *pipe; /* NULL before the start; under the command's monitor */
@@ -23,11 +22,10 @@ struct cci_cmd_pipe {
 static void cci_cmd_pipe_destroy(struct cci_object *o)
 {
     struct cci_cmd_pipe *p = (struct cci_cmd_pipe *)o;
-    struct cci_cmd *c = p->cmd;
     cci_pipe_free(p->pipe);
-    cci_instance_forget(c->inst, &p->item);
+    cci_object_unref(&p->cmd->part.object);
+    cci_part_end(&p->part);
     cci_mem_free(p);
-    cci_object_unref(&c->object);
 }
 
 /* ---- Making and closing ---------------------------------------------------------------------------------- */
@@ -49,17 +47,12 @@ static cc_error_code cci_cmd_pipe_new(struct cci_cmd *c, uint32_t channel, cc_ha
     struct cci_cmd_pipe *p = cci_mem_zalloc(1, sizeof(*p));
     if (!p)
         return cci_fail_nomem(err);
-    cci_object_init(&p->object, cci_cmd_pipe_destroy);
-    cci_object_ref(&c->object);
+    cci_part_init(&p->part, c->part.inst, cci_cmd_pipe_destroy);
+    cci_object_ref(&c->part.object);
     p->cmd = c;
     p->channel = channel;
-    cci_object_ref(&p->object); /* a handle may be closed as soon as it exists */
     enum cci_kind kind = channel == CCI_CHANNEL_STDIN ? CCI_KIND_WRITE_PIPE : CCI_KIND_READ_PIPE;
-    cc_error_code code = cci_handle_publish(&p->object, kind, out, err);
-    if (code == CC_OK)
-        cci_instance_remember(c->inst, &p->item, *out);
-    cci_object_unref(&p->object);
-    return code;
+    return cci_part_publish(&p->part, kind, out, err);
 }
 
 static cc_error_code cci_cmd_pipe_make(cc_cmd cmd, uint32_t channel, cc_handle *out, cc_error *err)
@@ -172,32 +165,23 @@ struct cci_cmd_pipe_call {
 
 static void cci_cmd_pipe_leave(struct cci_cmd_pipe_call *call)
 {
-    struct cci_instance *inst = call->p->cmd->inst;
-    cci_object_ref(&inst->object); /* the pipe may be the last to hold the command */
-    cci_object_unref(&call->p->object);
-    cci_instance_leave(inst);
-    cci_object_unref(&inst->object);
+    cci_part_leave(&call->p->part);
     cci_cancel_unref(call->token);
 }
 
 static cc_error_code cci_cmd_pipe_enter(cc_handle h, enum cci_kind kind, cc_cancel_token cancel, double seconds,
                                         struct cci_cmd_pipe_call *call, cc_error *err)
 {
-    struct cci_object *o;
+    struct cci_part *p;
     cc_error_code code = cci_token_use(cancel, &call->token, err);
     if (code)
         return code;
-    code = cci_handle_get(h, kind, &o, err);
-    if (code == CC_OK) {
-        call->p = (struct cci_cmd_pipe *)o;
-        code = cci_instance_enter_object(call->p->cmd->inst, err);
-        if (code)
-            cci_object_unref(o);
-    }
+    code = cci_part_enter(h, kind, &p, err);
     if (code) {
         cci_cancel_unref(call->token);
         return code;
     }
+    call->p = (struct cci_cmd_pipe *)p;
     call->wait = (struct cci_wait){cci_api_deadline(seconds), call->token};
     cci_monitor_lock(&call->p->cmd->monitor);
     call->pipe = call->p->pipe; /* stays as long as the object */

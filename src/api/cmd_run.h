@@ -30,7 +30,7 @@ static void cci_cmd_start_timer(struct cci_cmd *c)
         return;
     c->timeout.fn = cci_cmd_on_timeout;
     c->timeout.ctx = c;
-    cci_loop_set_alarm(&c->inst->vm.loop, &c->timeout, cci_api_deadline(c->timeout_seconds));
+    cci_loop_set_alarm(&c->part.inst->vm.loop, &c->timeout, cci_api_deadline(c->timeout_seconds));
 }
 
 /* A wait ended with `code`: what ended it or the program, if that was the time-out. */
@@ -77,7 +77,7 @@ static cc_error_code cci_cmd_send(struct cci_cmd *c, enum cci_cmd_capture captur
     spec.stderr_tail = !spec.stderr_piped;
     spec.notify = notify;
     struct cci_exec *exec;
-    cc_error_code code = cci_exec_begin(c->inst->vm.control, &spec, &exec, err);
+    cc_error_code code = cci_exec_begin(c->part.inst->vm.control, &spec, &exec, err);
     if (code)
         return code;
     cci_monitor_lock(&c->monitor);
@@ -174,7 +174,7 @@ CC_API cc_error_code cc_cmd_start(cc_cmd cmd, cc_error *err)
     cc_error_code code = cci_cmd_enter(cmd, &c, err);
     if (code == CC_OK) {
         code = cci_cmd_begin(c, CCI_CMD_DISCARD, true, err);
-        cci_cmd_leave(c);
+        cci_part_leave(&c->part);
     }
     return cci_api_end("start", code, err);
 }
@@ -193,7 +193,7 @@ CC_API cc_error_code cc_cmd_wait(cc_cmd cmd, int *exit_code, cc_error *err)
         cci_monitor_unlock(&c->monitor);
         code = started ? cci_cmd_finish(c, &result, err)
                        : cci_fail(err, CC_ERR_INVALID_ARGUMENT, NULL, "the command was not started");
-        cci_cmd_leave(c);
+        cci_part_leave(&c->part);
     }
     if (code == CC_OK && exit_code)
         *exit_code = result;
@@ -225,7 +225,7 @@ static cc_error_code cci_cmd_run(cc_cmd cmd, enum cci_cmd_capture capture, uint8
         code = cci_exec_take(c->exec, CCI_CHANNEL_STDOUT, out, len, err);
     if (code == CC_OK && exit_code)
         *exit_code = result;
-    cci_cmd_leave(c);
+    cci_part_leave(&c->part);
     return code;
 }
 

@@ -179,7 +179,7 @@ static void cci_cmd_io_main(void *ctx)
     io->copying = false;
     cci_cond_wake(&c->monitor.cond);
     cci_monitor_unlock(&c->monitor);
-    cci_object_unref(&c->object);
+    cci_object_unref(&c->part.object);
 }
 
 /* The program runs: starts the copy of one stream. */
@@ -199,7 +199,7 @@ static cc_error_code cci_cmd_io_start(struct cci_cmd *c, uint32_t channel, cc_er
     cc_error_code code = cci_exec_pipe(c->exec, channel, &io->pipe, &wait, err);
     if (code)
         return code;
-    cci_object_ref(&c->object); /* the thread's */
+    cci_object_ref(&c->part.object); /* the thread's */
     cci_monitor_lock(&c->monitor);
     const bool interrupted = c->interrupted;
     int r = interrupted ? -ECANCELED : cci_thread_new(&io->thread, "cc-stdio", cci_cmd_io_main, io);
@@ -207,7 +207,7 @@ static cc_error_code cci_cmd_io_start(struct cci_cmd *c, uint32_t channel, cc_er
     cci_monitor_unlock(&c->monitor);
     if (r == 0)
         return CC_OK;
-    cci_object_unref(&c->object);
+    cci_object_unref(&c->part.object);
     if (!interrupted)
         return cci_fail_errno(err, CC_ERR_UNKNOWN, -r, NULL, "cannot start a thread");
     if (cci_cancel_is_set(c->cancel))

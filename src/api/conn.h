@@ -10,15 +10,13 @@
 #define CCI_API_CONN_H
 
 #include "../base/stream_io.h"
-#include "instance.h"
+#include "part.h"
 
 #define CCI_CONNECTION_ADDR 40 /* bytes of an address with its NUL */
 
 struct cci_connection {
-    struct cci_object object;
-    struct cci_instance *inst;     /* one reference to its object */
-    struct cci_instance_item item; /* in the instance's list of what closing takes along */
-    struct cci_stream_io io;       /* its monitor guards what follows */
+    struct cci_part part;
+    struct cci_stream_io io;                                      /* its monitor guards what follows */
     char local[CCI_CONNECTION_ADDR], remote[CCI_CONNECTION_ADDR]; /* fixed */
     uint64_t read_deadline, write_deadline;                       /* in cci_os_now(), or CCI_FOREVER */
     bool writing;                                                 /* a write is under way; others wait for it */
@@ -29,8 +27,7 @@ static void cci_connection_destroy(struct cci_object *o)
     struct cci_connection *c = (struct cci_connection *)o;
     cci_stream_io_end(&c->io);
     cci_stream_close(c->io.stream);
-    cci_instance_forget(c->inst, &c->item);
-    cci_object_unref(&c->inst->object);
+    cci_part_end(&c->part);
     cci_mem_free(c);
 }
 
@@ -43,19 +40,12 @@ static cc_error_code cci_connection_new(struct cci_instance *i, struct cci_strea
         cci_stream_close(stream);
         return cci_fail_nomem(err);
     }
-    cci_object_init(&c->object, cci_connection_destroy);
-    c->inst = i;
-    cci_object_ref(&i->object);
+    cci_part_init(&c->part, i, cci_connection_destroy);
     (void)snprintf(c->local, sizeof(c->local), "%s", local);
     (void)snprintf(c->remote, sizeof(c->remote), "%s", remote);
     c->read_deadline = c->write_deadline = CCI_FOREVER;
     cci_stream_io_begin(&c->io, stream);
-    cci_object_ref(&c->object); /* a handle may be closed as soon as it exists */
-    cc_error_code code = cci_handle_publish(&c->object, CCI_KIND_CONN, out, err);
-    if (code == CC_OK)
-        cci_instance_remember(i, &c->item, c->object.handle);
-    cci_object_unref(&c->object);
-    return code;
+    return cci_part_publish(&c->part, CCI_KIND_CONN, out, err);
 }
 
 /* ---- Calls on one ------------------------------------------------------------------------------------------ */
@@ -63,24 +53,10 @@ static cc_error_code cci_connection_new(struct cci_instance *i, struct cci_strea
 /* The connection behind a handle, for one call: with its instance entered. */
 static cc_error_code cci_connection_enter(cc_conn conn, struct cci_connection **out, cc_error *err)
 {
-    struct cci_object *o;
-    cc_error_code code = cci_handle_get(conn, CCI_KIND_CONN, &o, err);
-    if (code)
-        return code;
-    *out = (struct cci_connection *)o;
-    code = cci_instance_enter_object((*out)->inst, err);
-    if (code)
-        cci_object_unref(o);
+    struct cci_part *p;
+    cc_error_code code = cci_part_enter(conn, CCI_KIND_CONN, &p, err);
+    *out = (struct cci_connection *)p;
     return code;
-}
-
-static void cci_connection_leave(struct cci_connection *c)
-{
-    struct cci_instance *i = c->inst;
-    cci_object_ref(&i->object); /* the connection may be the last to hold it */
-    cci_object_unref(&c->object);
-    cci_instance_leave(i);
-    cci_object_unref(&i->object);
 }
 
 /* What a read or write failed with; r is negative. */
@@ -88,7 +64,7 @@ static cc_error_code cci_connection_fail(struct cci_connection *c, int64_t r, cc
 {
     const int e = (int)-r;
     if (e == ENOTCONN)
-        return cci_control_dead_error(c->inst->vm.control, err);
+        return cci_control_dead_error(c->part.inst->vm.control, err);
     if (e == ENOMEM)
         return cci_fail_nomem(err);
     return cci_fail_errno(err, CC_ERR_NETWORK, e, c->remote, "%s", cci_errno_text(e));
@@ -189,7 +165,7 @@ CC_API cc_error_code cc_conn_read(cc_conn c, uint8_t *buf, size_t len, size_t *n
     cc_error_code code = n && (buf || !len) ? cci_connection_enter(c, &conn, err) : cci_api_null(n ? "buf" : "n", err);
     if (code == CC_OK) {
         code = cci_connection_read_some(conn, buf, len, n, err);
-        cci_connection_leave(conn);
+        cci_part_leave(&conn->part);
     }
     return cci_api_end("read", code, err);
 }
@@ -202,7 +178,7 @@ CC_API cc_error_code cc_conn_write(cc_conn c, const uint8_t *buf, size_t len, si
     cc_error_code code = buf || !len ? cci_connection_enter(c, &conn, err) : cci_api_null("buf", err);
     if (code == CC_OK) {
         code = cci_connection_write_all(conn, buf, len, &done, err);
-        cci_connection_leave(conn);
+        cci_part_leave(&conn->part);
     }
     if (n)
         *n = done;
@@ -216,7 +192,7 @@ CC_API cc_error_code cc_conn_close_write(cc_conn c, cc_error *err)
     cc_error_code code = cci_connection_enter(c, &conn, err);
     if (code == CC_OK) {
         cci_stream_shutdown(conn->io.stream);
-        cci_connection_leave(conn);
+        cci_part_leave(&conn->part);
     }
     return cci_api_end("close_write", code, err);
 }
@@ -259,7 +235,7 @@ static cc_error_code cci_connection_set_deadline(cc_conn c, bool write, int64_t 
     conn->io.changes++;
     cci_cond_wake(&conn->io.monitor.cond);
     cci_monitor_unlock(&conn->io.monitor);
-    cci_connection_leave(conn);
+    cci_part_leave(&conn->part);
     return CC_OK;
 }
 
@@ -281,7 +257,7 @@ static char *cci_connection_addr(cc_conn c, bool remote)
     if (cci_connection_enter(c, &conn, NULL) != CC_OK)
         return NULL;
     char *addr = cci_mem_strdup(remote ? conn->remote : conn->local);
-    cci_connection_leave(conn);
+    cci_part_leave(&conn->part);
     return addr;
 }
 

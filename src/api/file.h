@@ -1,19 +1,18 @@
 /*
  * api/file.h - open files: the handle's side of control/openfile.h.
  *
- * A file is a call's worth of state: the guest has the descriptor and its position. Every call on one is also a call
- * on its instance. Closing takes the handle away, so one thread closes; those inside end with CC_ERR_ALREADY_CLOSED.
+ * A file is a call's worth of state: the guest has the descriptor and its position. Closing takes the handle away, so
+ * one thread closes; those inside end with CC_ERR_ALREADY_CLOSED.
  */
 #ifndef CCI_API_FILE_H
 #define CCI_API_FILE_H
 
 #include "../control/openfile.h"
 #include "fs.h"
+#include "part.h"
 
 struct cci_file {
-    struct cci_object object;
-    struct cci_instance *inst;     /* one reference to its object */
-    struct cci_instance_item item; /* in the instance's list of what closing takes along */
+    struct cci_part part;
     struct cci_openfile open;
 };
 
@@ -21,8 +20,7 @@ static void cci_file_destroy(struct cci_object *o)
 {
     struct cci_file *f = (struct cci_file *)o;
     cci_openfile_destroy(&f->open);
-    cci_instance_forget(f->inst, &f->item);
-    cci_object_unref(&f->inst->object);
+    cci_part_end(&f->part);
     cci_mem_free(f);
 }
 
@@ -41,16 +39,12 @@ static cc_error_code cci_file_open(struct cci_instance *i, const char *path, int
         cci_mem_free(f);
         return code;
     }
-    cci_object_init(&f->object, cci_file_destroy);
-    f->inst = i;
-    cci_object_ref(&i->object);
-    cci_object_ref(&f->object); /* a handle may be closed as soon as it exists */
-    code = cci_handle_publish(&f->object, CCI_KIND_FILE, out, err);
-    if (code == CC_OK)
-        cci_instance_remember(i, &f->item, f->object.handle);
-    else
+    cci_part_init(&f->part, i, cci_file_destroy);
+    cci_object_ref(&f->part.object); /* for the close, should there be no handle */
+    code = cci_part_publish(&f->part, CCI_KIND_FILE, out, err);
+    if (code)
         (void)cci_openfile_close(&f->open, &wait, NULL);
-    cci_object_unref(&f->object);
+    cci_object_unref(&f->part.object);
     return code;
 }
 
@@ -96,24 +90,10 @@ CC_API cc_error_code cc_fs_create(cc_instance inst, const char *path, cc_file *o
 /* The file behind a handle, for one call: with its instance entered. */
 static cc_error_code cci_file_enter(cc_file file, struct cci_file **out, cc_error *err)
 {
-    struct cci_object *o;
-    cc_error_code code = cci_handle_get(file, CCI_KIND_FILE, &o, err);
-    if (code)
-        return code;
-    *out = (struct cci_file *)o;
-    code = cci_instance_enter_object((*out)->inst, err);
-    if (code)
-        cci_object_unref(o);
+    struct cci_part *p;
+    cc_error_code code = cci_part_enter(file, CCI_KIND_FILE, &p, err);
+    *out = (struct cci_file *)p;
     return code;
-}
-
-static void cci_file_leave(struct cci_file *f)
-{
-    struct cci_instance *inst = f->inst;
-    cci_object_ref(&inst->object); /* the file may be the last to hold it */
-    cci_object_unref(&f->object);
-    cci_instance_leave(inst);
-    cci_object_unref(&inst->object);
 }
 
 CC_API cc_error_code cc_file_close(cc_file file, cc_error *err)
@@ -124,10 +104,10 @@ CC_API cc_error_code cc_file_close(cc_file file, cc_error *err)
     cc_error_code code = cci_handle_release(file, CCI_KIND_FILE, &o, err);
     if (code == CC_OK) {
         struct cci_file *f = (struct cci_file *)o;
-        code = cci_instance_enter_object(f->inst, err);
+        code = cci_instance_enter_object(f->part.inst, err);
         if (code == CC_OK) {
             code = cci_openfile_close(&f->open, &wait, err);
-            cci_file_leave(f);
+            cci_part_leave(&f->part);
         } else {
             cci_object_unref(o);
         }
@@ -147,7 +127,7 @@ CC_API cc_error_code cc_file_read(cc_file file, uint8_t *buf, size_t len, size_t
                                        : cci_file_enter(file, &f, err);
     if (code == CC_OK) {
         code = cci_openfile_read(&f->open, buf, len, n, &wait, err);
-        cci_file_leave(f);
+        cci_part_leave(&f->part);
     }
     return cci_api_end("read", code, err);
 }
@@ -164,7 +144,7 @@ CC_API cc_error_code cc_file_write(cc_file file, const uint8_t *buf, size_t len,
                                        : cci_file_enter(file, &f, err);
     if (code == CC_OK) {
         code = cci_openfile_write(&f->open, buf, len, n, &wait, err);
-        cci_file_leave(f);
+        cci_part_leave(&f->part);
     }
     return cci_api_end("write", code, err);
 }
@@ -183,7 +163,7 @@ CC_API cc_error_code cc_file_seek(cc_file file, int64_t offset, cc_seek_whence w
                              : cci_file_enter(file, &f, err);
     if (code == CC_OK) {
         code = cci_openfile_seek(&f->open, offset, (unsigned)whence, &at, &wait, err);
-        cci_file_leave(f);
+        cci_part_leave(&f->part);
     }
     if (code == CC_OK && new_offset)
         *new_offset = (int64_t)at;
@@ -199,7 +179,7 @@ static cc_error_code cci_file_do(cc_file file, const char *op, uint32_t type, ui
     cc_error_code code = cci_file_enter(file, &f, err);
     if (code == CC_OK) {
         code = cci_openfile_do(&f->open, type, n, &wait, err);
-        cci_file_leave(f);
+        cci_part_leave(&f->part);
     }
     return cci_api_end(op, code, err);
 }
@@ -227,7 +207,7 @@ CC_API cc_error_code cc_file_stat(cc_file file, cc_file_info *out, cc_error *err
         code = cci_openfile_stat(&f->open, &st, &wait, err);
         if (code == CC_OK)
             code = cci_fs_info(f->open.path, &st, out, err);
-        cci_file_leave(f);
+        cci_part_leave(&f->part);
     }
     return cci_api_end("stat", code, err);
 }
@@ -238,7 +218,7 @@ CC_API char *cc_file_name(cc_file file)
     if (cci_file_enter(file, &f, NULL) != CC_OK)
         return NULL;
     char *name = cci_mem_strdup(f->open.path);
-    cci_file_leave(f);
+    cci_part_leave(&f->part);
     return name;
 }
 

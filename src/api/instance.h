@@ -22,11 +22,12 @@
 #include "source.h"
 #include "vm_start.h"
 
-/* Something with a handle that ends with its instance. */
-struct cci_instance_item {
-    cc_handle handle;                       /* 0 once the instance has freed it */
-    bool interrupted;                       /* cci_instance_interrupt has been here */
-    struct cci_instance_item *next, **link; /* link is NULL when not in the list */
+/* Something with a handle that ends with its instance; its first member (part.h). */
+struct cci_part {
+    struct cci_object object;
+    struct cci_instance *inst;     /* one reference to its object */
+    bool interrupted, freed;       /* closing has been here; under the instance's monitor, as what follows */
+    struct cci_part *next, **link; /* in the instance's list; link is NULL when not in it */
 };
 
 struct cci_instance {
@@ -37,9 +38,9 @@ struct cci_instance {
     struct cci_monitor monitor; /* guards what follows */
     unsigned calls;             /* threads inside */
     bool closing;               /* no call enters any more */
-    struct cci_instance_item *items;
-    bool has_workload;         /* one was started, or is being started */
-    struct cci_exec *workload; /* NULL until it runs */
+    struct cci_part *parts;     /* what closing takes along */
+    bool has_workload;          /* one was started, or is being started */
+    struct cci_exec *workload;  /* NULL until it runs */
 };
 
 /* ---- Entering and leaving -------------------------------------------------------------------------------- */
@@ -77,56 +78,42 @@ static void cci_instance_leave(struct cci_instance *i)
 
 /* ---- What closing takes along ---------------------------------------------------------------------------- */
 
-static void cci_instance_remember(struct cci_instance *i, struct cci_instance_item *item, cc_handle handle)
+static void cci_instance_remember(struct cci_part *p)
 {
+    struct cci_instance *i = p->inst;
     cci_monitor_lock(&i->monitor);
-    item->handle = handle;
-    item->interrupted = false;
-    item->next = i->items;
-    item->link = &i->items;
-    if (item->next)
-        item->next->link = &item->next;
-    i->items = item;
+    p->next = i->parts;
+    p->link = &i->parts;
+    if (p->next)
+        p->next->link = &p->next;
+    i->parts = p;
     cci_monitor_unlock(&i->monitor);
 }
 
-/* Nothing happens to an item that was never remembered. */
-static void cci_instance_forget(struct cci_instance *i, struct cci_instance_item *item)
+/* Nothing happens to a part that was never remembered. */
+static void cci_instance_forget(struct cci_part *p)
 {
+    struct cci_instance *i = p->inst;
     cci_monitor_lock(&i->monitor);
-    if (item->link) {
-        *item->link = item->next;
-        if (item->next)
-            item->next->link = item->link;
-        item->link = NULL;
+    if (p->link) {
+        *p->link = p->next;
+        if (p->next)
+            p->next->link = p->link;
+        p->link = NULL;
         cci_cond_wake(&i->monitor.cond);
     }
     cci_monitor_unlock(&i->monitor);
 }
 
-/* The handle of one item, which is the caller's to free; 0 when there is none left. */
-static cc_handle cci_instance_next_item(struct cci_instance *i)
+/* The handle of a part that has not been freed, or interrupted, before, marked so; 0 when there is none left. */
+static cc_handle cci_instance_next_part(struct cci_instance *i, bool to_free)
 {
     cc_handle handle = 0;
     cci_monitor_lock(&i->monitor);
-    for (struct cci_instance_item *item = i->items; item && !handle; item = item->next) {
-        handle = item->handle;
-        item->handle = 0;
-    }
-    cci_monitor_unlock(&i->monitor);
-    return handle;
-}
-
-/* An item that has not been interrupted before, marked so; 0 when there is none left. */
-static cc_handle cci_instance_next_to_interrupt(struct cci_instance *i)
-{
-    cc_handle handle = 0;
-    cci_monitor_lock(&i->monitor);
-    for (struct cci_instance_item *item = i->items; item && !handle; item = item->next) {
-        if (item->interrupted)
-            continue;
-        item->interrupted = true;
-        handle = item->handle;
+    for (struct cci_part *p = i->parts; p && !handle; p = p->next) {
+        bool *done = to_free ? &p->freed : &p->interrupted;
+        handle = *done ? 0 : p->object.handle;
+        *done = true;
     }
     cci_monitor_unlock(&i->monitor);
     return handle;
@@ -137,7 +124,7 @@ static cc_handle cci_instance_next_to_interrupt(struct cci_instance *i)
 static void cci_instance_interrupt(struct cci_instance *i)
 {
     cc_handle handle;
-    while ((handle = cci_instance_next_to_interrupt(i)) != 0) {
+    while ((handle = cci_instance_next_part(i, false)) != 0) {
         struct cci_object *o;
         (void)cci_handle_get(handle, (enum cci_kind)(handle >> 56), &o, NULL);
         if (o && o->interrupt)
@@ -163,16 +150,16 @@ static bool cci_instance_is_left(void *ctx)
     return ((struct cci_instance *)ctx)->calls == 0;
 }
 
-static bool cci_instance_has_no_items(void *ctx)
+static bool cci_instance_has_no_parts(void *ctx)
 {
-    return ((struct cci_instance *)ctx)->items == NULL;
+    return ((struct cci_instance *)ctx)->parts == NULL;
 }
 
 /* Ends an instance whose handle is gone, or never was; then gives the caller's reference back. */
 static void cci_instance_end(struct cci_instance *i)
 {
     const struct cci_wait forever = CCI_WAIT_FOREVER;
-    cc_handle item;
+    cc_handle part;
     cci_monitor_lock(&i->monitor);
     i->closing = true;
     cci_monitor_unlock(&i->monitor);
@@ -180,10 +167,10 @@ static void cci_instance_end(struct cci_instance *i)
     cci_instance_interrupt(i);
     (void)cci_monitor_wait(&i->monitor, &forever, cci_instance_is_left, i, "calls to end", NULL);
     cci_monitor_unlock(&i->monitor);
-    while ((item = cci_instance_next_item(i)) != 0)
-        cci_handle_drop(item, (enum cci_kind)(item >> 56));
+    while ((part = cci_instance_next_part(i, true)) != 0)
+        cci_handle_drop(part, (enum cci_kind)(part >> 56));
     /* Another thread may be freeing one, which closes streams of the machine. */
-    (void)cci_monitor_wait(&i->monitor, &forever, cci_instance_has_no_items, i, "commands to end", NULL);
+    (void)cci_monitor_wait(&i->monitor, &forever, cci_instance_has_no_parts, i, "commands to end", NULL);
     cci_monitor_unlock(&i->monitor);
     cci_exec_free(i->workload);
     i->workload = NULL;

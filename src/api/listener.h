@@ -13,9 +13,7 @@
 #define CCI_LISTENER_BACKLOG 64u
 
 struct cci_listener {
-    struct cci_object object;
-    struct cci_instance *inst;     /* one reference to its object */
-    struct cci_instance_item item; /* in the instance's list of what closing takes along */
+    struct cci_part part;
     uint32_t port;
     struct cci_cancel_hook hook; /* the instance ended */
     struct cci_monitor monitor;  /* guards what follows */
@@ -136,19 +134,18 @@ static void cci_listener_shut(struct cci_object *o)
     cci_cond_wake(&l->monitor.cond);
     cci_monitor_unlock(&l->monitor);
     if (listens)
-        cci_vsock_unlisten(&l->inst->vm.vsock, l->port);
+        cci_vsock_unlisten(&l->part.inst->vm.vsock, l->port);
 }
 
 static void cci_listener_destroy(struct cci_object *o)
 {
     struct cci_listener *l = (struct cci_listener *)o;
     cci_listener_shut(o);
-    cci_cancel_detach(l->inst->vm.gone, &l->hook);
+    cci_cancel_detach(l->part.inst->vm.gone, &l->hook);
     for (; l->count; l->count--, l->first = (l->first + 1) % CCI_LISTENER_BACKLOG)
         cci_stream_close(l->queue[l->first]);
-    cci_instance_forget(l->inst, &l->item);
-    cci_object_unref(&l->inst->object);
     cci_monitor_destroy(&l->monitor);
+    cci_part_end(&l->part);
     cci_mem_free(l);
 }
 
@@ -160,14 +157,11 @@ static cc_error_code cci_listener_new(struct cci_instance *i, uint32_t port, cc_
     struct cci_listener *l = cci_mem_zalloc(1, sizeof(*l));
     if (!l)
         return cci_fail_nomem(err);
-    cci_object_init(&l->object, cci_listener_destroy);
-    l->inst = i;
-    cci_object_ref(&i->object);
+    cci_part_init(&l->part, i, cci_listener_destroy);
     l->port = port;
     cci_monitor_init(&l->monitor);
     if (cci_cancel_attach(i->vm.gone, &l->hook, cci_listener_on_end, l))
         cci_listener_on_end(l);
-    cci_object_ref(&l->object); /* a handle may be closed as soon as it exists */
     cc_error_code code = cci_vsock_listen(&i->vm.vsock, port, cci_listener_on_conn, l, err);
     if (code == CC_ERR_NOT_RUNNING) {
         cci_error_release(err);
@@ -175,12 +169,8 @@ static cc_error_code cci_listener_new(struct cci_instance *i, uint32_t port, cc_
     }
     l->listens = code == CC_OK;
     if (code == CC_OK)
-        code = cci_handle_publish(&l->object, CCI_KIND_LISTENER, out, err);
-    else
-        cci_object_unref(&l->object);
-    if (code == CC_OK)
-        cci_instance_remember(i, &l->item, l->object.handle);
-    cci_object_unref(&l->object);
+        return cci_part_publish(&l->part, CCI_KIND_LISTENER, out, err);
+    cci_object_unref(&l->part.object);
     return code;
 }
 
@@ -203,24 +193,10 @@ CC_API cc_error_code cc_vsock_listen(cc_instance inst, uint32_t port, cc_listene
 /* The listener behind a handle, for one call: with its instance entered. */
 static cc_error_code cci_listener_enter(cc_listener ln, struct cci_listener **out, cc_error *err)
 {
-    struct cci_object *o;
-    cc_error_code code = cci_handle_get(ln, CCI_KIND_LISTENER, &o, err);
-    if (code)
-        return code;
-    *out = (struct cci_listener *)o;
-    code = cci_instance_enter_object((*out)->inst, err);
-    if (code)
-        cci_object_unref(o);
+    struct cci_part *p;
+    cc_error_code code = cci_part_enter(ln, CCI_KIND_LISTENER, &p, err);
+    *out = (struct cci_listener *)p;
     return code;
-}
-
-static void cci_listener_leave(struct cci_listener *l)
-{
-    struct cci_instance *i = l->inst;
-    cci_object_ref(&i->object); /* the listener may be the last to hold it */
-    cci_object_unref(&l->object);
-    cci_instance_leave(i);
-    cci_object_unref(&i->object);
 }
 
 static bool cci_listener_has_news(void *ctx)
@@ -245,7 +221,7 @@ static cc_error_code cci_listener_take(struct cci_listener *l, struct cci_cancel
         return code;
     if (closed)
         return cci_handle_bad(CCI_KIND_LISTENER, true, err);
-    return s ? cci_vsock_conn_of(l->inst, s, out, err) : cci_control_dead_error(l->inst->vm.control, err);
+    return s ? cci_vsock_conn_of(l->part.inst, s, out, err) : cci_control_dead_error(l->part.inst->vm.control, err);
 }
 
 CC_API cc_error_code cc_listener_accept_with(cc_listener ln, cc_cancel_token cancel, cc_conn *out, cc_error *err)
@@ -260,7 +236,7 @@ CC_API cc_error_code cc_listener_accept_with(cc_listener ln, cc_cancel_token can
         code = cci_listener_enter(ln, &l, err);
     if (code == CC_OK) {
         code = cci_listener_take(l, token, out, err);
-        cci_listener_leave(l);
+        cci_part_leave(&l->part);
     }
     cci_cancel_unref(token);
     return cci_api_end("accept", code, err);
@@ -290,7 +266,7 @@ CC_API char *cc_listener_addr(cc_listener ln)
     if (cci_listener_enter(ln, &l, NULL) != CC_OK)
         return NULL;
     cci_vsock_addr(addr, CCI_VSOCK_CID_HOST, l->port);
-    cci_listener_leave(l);
+    cci_part_leave(&l->part);
     return cci_mem_strdup(addr);
 }
 

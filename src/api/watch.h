@@ -6,11 +6,10 @@
 
 #include "../control/watch.h"
 #include "fs.h"
+#include "part.h"
 
 struct cci_watch_object {
-    struct cci_object object;
-    struct cci_instance *inst;     /* one reference to its object */
-    struct cci_instance_item item; /* in the instance's list of what closing takes along */
+    struct cci_part part;
     struct cci_watch watch;
 };
 
@@ -18,8 +17,7 @@ static void cci_watch_object_destroy(struct cci_object *o)
 {
     struct cci_watch_object *w = (struct cci_watch_object *)o;
     cci_watch_destroy(&w->watch);
-    cci_instance_forget(w->inst, &w->item);
-    cci_object_unref(&w->inst->object);
+    cci_part_end(&w->part);
     cci_mem_free(w);
 }
 
@@ -35,15 +33,8 @@ static cc_error_code cci_watch_new(struct cci_instance *i, const char *path, cc_
         cci_mem_free(w);
         return code;
     }
-    cci_object_init(&w->object, cci_watch_object_destroy);
-    w->inst = i;
-    cci_object_ref(&i->object);
-    cci_object_ref(&w->object); /* a handle may be closed as soon as it exists */
-    code = cci_handle_publish(&w->object, CCI_KIND_WATCH, out, err);
-    if (code == CC_OK)
-        cci_instance_remember(i, &w->item, w->object.handle);
-    cci_object_unref(&w->object);
-    return code;
+    cci_part_init(&w->part, i, cci_watch_object_destroy);
+    return cci_part_publish(&w->part, CCI_KIND_WATCH, out, err);
 }
 
 CC_API cc_error_code cc_fs_watch(cc_instance inst, const char *path, cc_watch *out, cc_error *err)
@@ -116,27 +107,10 @@ static cc_error_code cci_watch_next(struct cci_watch *w, cc_watch_event *out, co
     return CC_OK;
 }
 
-/* For somebody who has a reference to the object, which is given back. */
-static cc_error_code cci_watch_read_inside(struct cci_watch_object *w, cc_watch_event *out, const struct cci_wait *wait,
-                                           cc_error *err)
-{
-    struct cci_instance *i = w->inst;
-    cci_object_ref(&i->object); /* the watch may be the last to hold it */
-    cc_error_code code = cci_instance_enter_object(i, err);
-    bool inside = code == CC_OK;
-    if (inside)
-        code = cci_watch_next(&w->watch, out, wait, err);
-    cci_object_unref(&w->object);
-    if (inside)
-        cci_instance_leave(i);
-    cci_object_unref(&i->object);
-    return code;
-}
-
 CC_API cc_error_code cc_watch_read_with(cc_watch watch, double timeout_seconds, cc_cancel_token cancel,
                                         cc_watch_event *out, cc_error *err)
 {
-    struct cci_object *o = NULL;
+    struct cci_part *p;
     struct cci_cancel *token = NULL;
     cci_error_clear(err);
     if (out)
@@ -145,10 +119,11 @@ CC_API cc_error_code cc_watch_read_with(cc_watch watch, double timeout_seconds, 
     if (code == CC_OK && !(timeout_seconds >= 0))
         code = cci_fail(err, CC_ERR_INVALID_ARGUMENT, NULL, "timeout_seconds is negative");
     if (code == CC_OK)
-        code = cci_handle_get(watch, CCI_KIND_WATCH, &o, err);
+        code = cci_part_enter(watch, CCI_KIND_WATCH, &p, err);
     if (code == CC_OK) {
         const struct cci_wait wait = {cci_api_deadline(timeout_seconds), token};
-        code = cci_watch_read_inside((struct cci_watch_object *)o, out, &wait, err);
+        code = cci_watch_next(&((struct cci_watch_object *)p)->watch, out, &wait, err);
+        cci_part_leave(p);
     }
     cci_cancel_unref(token);
     return cci_api_end("watch_read", code, err);

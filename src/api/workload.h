@@ -56,7 +56,7 @@ CC_API cc_error_code cc_instance_exec(cc_instance inst, const char *name, const 
     code = name ? cci_cmd_make_named(i, name, args, &c, err) : cci_cmd_make_entrypoint(i, args, &c, err);
     if (code == CC_OK) {
         code = cci_workload_start(i, c, err);
-        cci_object_unref(&c->object);
+        cci_object_unref(&c->part.object);
     }
     cci_instance_leave(i);
     return cci_api_end("exec", code, err);
