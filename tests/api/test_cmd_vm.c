@@ -315,6 +315,7 @@ static void test_descriptors(void)
     char got[100] = "";
     int in = scratch_file("from a file\n"), out = scratch_file(""), full = open("/dev/full", O_WRONLY), code;
     cc_cmd cmd = make("cat; echo more; echo oops >&2");
+    CHECK(fcntl(out, F_SETFL, O_APPEND) == 0); /* two writers, and a memfd's position is not locked as a file's is */
     CHECK_OK(cc_cmd_set_stdin_fd(cmd, in, &err), err);
     CHECK_OK(cc_cmd_set_stdout_fd(cmd, out, &err), err);
     CHECK_OK(cc_cmd_set_stderr_fd(cmd, out, &err), err);
