@@ -19,12 +19,6 @@
 #define CCI_REGISTRY_CLIENT_H
 
 #include "auth.h"
-#include "http_date.h"
-
-#define CCI_REGISTRY_TRIES 5u
-#define CCI_REGISTRY_PAUSE ((uint64_t)250 * 1000000u) /* the first one; each is twice the one before */
-#define CCI_REGISTRY_MAX_PAUSE 60u                    /* seconds of Retry-After that we wait */
-#define CCI_REGISTRY_MAX_TEXT ((size_t)64 << 10)      /* bytes of a refusal */
 
 struct cci_registry_client {
     struct cci_http *http;
@@ -64,62 +58,7 @@ static void cci_registry_free(struct cci_registry_client *r)
     cci_mutex_destroy(&r->mutex);
 }
 
-static bool cci_registry_never(void *ctx)
-{
-    (void)ctx;
-    return false;
-}
-
-/* A pause of `ns`, which the deadline and the cancel token end. */
-static cc_error_code cci_registry_pause(const struct cci_wait *wait, uint64_t ns, const char *what, cc_error *err)
-{
-    struct cci_monitor m;
-    uint64_t until = cci_os_now() + ns;
-    struct cci_wait nap = {CCI_MIN(until, wait->deadline), wait->cancel};
-    cci_monitor_init(&m);
-    cc_error_code code = cci_monitor_wait(&m, &nap, cci_registry_never, NULL, what, err);
-    cci_monitor_unlock(&m);
-    cci_monitor_destroy(&m);
-    if (code == CC_ERR_TIMEOUT && until <= wait->deadline) {
-        cci_error_release(err);
-        code = CC_OK;
-    }
-    return code;
-}
-
 /* ---- Refusals ------------------------------------------------------------------------------------------------- */
-
-/* What a refusal's body says ({"errors": [{"code", "message"}]}), printable, in `out`; "" when it says nothing. */
-static void cci_registry_reason(const struct cci_buf *body, char *out, size_t n)
-{
-    struct cci_json doc;
-    out[0] = '\0';
-    if (!body->n || cci_json_parse(&doc, body->p, body->n, "", NULL))
-        return;
-    const struct cci_json_value *first = cci_json_first(cci_json_get(&doc, cci_json_root(&doc), "errors"));
-    const char *message = cci_json_text(&doc, cci_json_get(&doc, first, "message"));
-    if (message && *message)
-        (void)snprintf(out, n, ": %s", message);
-    for (char *p = out; *p; p++)
-        if ((unsigned char)*p < ' ' || *p == 127)
-            *p = ' ';
-    cci_json_free(&doc);
-}
-
-/* Seconds of Retry-After, a number or a date (RFC 9110, 10.2.3); 0 when there is none. A date is compared with what the
- * server thinks it is now, if it says so: the two clocks may differ. */
-static uint64_t cci_registry_retry_after(const struct cci_http_response *resp)
-{
-    const char *text = cci_http_field(resp, "Retry-After", 0), *date = cci_http_field(resp, "Date", 0);
-    uint64_t n = 0, ours = cci_os_realtime() / CCI_AUTH_SECOND, now = ours, then;
-    for (const char *p = text; p && *p >= '0' && *p <= '9' && n < 1000000; p++)
-        n = n * 10 + (uint64_t)(*p - '0');
-    if (n || !text || !cci_http_date_parse(text, ours, &then))
-        return n;
-    if (!date || !cci_http_date_parse(date, ours, &now))
-        now = ours;
-    return then > now ? CCI_MIN(then - now, (uint64_t)1000000) : 0;
-}
 
 /* The same for an answer that the registry gave by way of a redirect to another server. */
 static cc_error_code cci_registry_refused_elsewhere(const struct cci_registry_client *r,
@@ -136,17 +75,13 @@ static cc_error_code cci_registry_refused_elsewhere(const struct cci_registry_cl
 static cc_error_code cci_registry_refused(const struct cci_registry_client *r, const struct cci_registry_call *call,
                                           struct cci_http_response *resp, cc_error *err)
 {
-    struct cci_buf body = {NULL, 0, 0, false};
-    char why[300];
+    char why[300], when[40];
     int status = cci_http_status(resp);
     const char *name = r->name->full, *host = r->name->domain;
     bool blob = strcmp(call->kind, "blobs") == 0;
     if (cci_http_is_elsewhere(resp))
         return cci_registry_refused_elsewhere(r, call, resp, err);
-    if (cci_http_body_all(resp, CCI_REGISTRY_MAX_TEXT, &body, r->wait, NULL))
-        body.n = 0;
-    cci_registry_reason(&body, why, sizeof(why));
-    cci_buf_free(&body);
+    cci_registry_reason(resp, r->wait, why, sizeof(why));
     if (status == 403)
         return cci_fail(err, CC_ERR_NETWORK, name,
                         "the registry %s denies access to %s (403)%s: this user may not "
@@ -162,21 +97,13 @@ static cc_error_code cci_registry_refused(const struct cci_registry_client *r, c
                         "there is no image %s in the registry %s (404)%s: check its name "
                         "and tag",
                         name, host, why);
-    if (status == 429) {
-        uint64_t after = cci_registry_retry_after(resp);
-        char when[60] = "later";
-        if (after)
-            (void)snprintf(when, sizeof(when), "in %llu s", (unsigned long long)after);
+    if (status == 429)
         return cci_fail(err, CC_ERR_NETWORK, name,
-                        "the registry %s limits how often it is asked (429)%s: try again "
-                        "%s, or log in",
-                        host, why, when);
-    }
+                        "the registry %s limits how often it is asked (429)%s: try again %s, or log in", host, why,
+                        cci_registry_when(resp, when));
     if (status >= 500)
-        return cci_fail(err, CC_ERR_NETWORK, name,
-                        "the registry %s has failed (%d), also when asked again%s: try "
-                        "again later",
-                        host, status, why);
+        return cci_fail(err, CC_ERR_NETWORK, name, "the registry %s has failed (%d)%s: try again %s", host, status, why,
+                        cci_registry_when(resp, when));
     return cci_fail(err, CC_ERR_NETWORK, name, "the registry %s answers with status %d%s", host, status, why);
 }
 
@@ -200,7 +127,7 @@ static void cci_registry_note(struct cci_registry_client *r, bool plain, bool re
 }
 
 static cc_error_code cci_registry_send(struct cci_registry_client *r, const struct cci_registry_call *call, bool plain,
-                                       unsigned *serial, struct cci_http_response **resp, cc_error *err)
+                                       unsigned *serial, bool *asked, struct cci_http_response **resp, cc_error *err)
 {
     struct cci_http_field accept = {"Accept", call->accept};
     char *header = NULL;
@@ -208,6 +135,7 @@ static cc_error_code cci_registry_send(struct cci_registry_client *r, const stru
                                call->kind, call->what);
     *resp = NULL;
     cc_error_code code = url ? cci_auth_header(&r->auth, plain, r->wait, &header, serial, err) : cci_fail_nomem(err);
+    *asked = !code;
     if (!code) {
         struct cci_http_request req = {.method = call->method,
                                        .url = url,
@@ -222,17 +150,17 @@ static cc_error_code cci_registry_send(struct cci_registry_client *r, const stru
     return code;
 }
 
-/* Sends a request, by http where https fails and http may be tried. */
+/* Sends a request, by http where https fails and http may be tried. *asked false: it failed before, for a token. */
 static cc_error_code cci_registry_try(struct cci_registry_client *r, const struct cci_registry_call *call,
-                                      unsigned *serial, struct cci_http_response **resp, cc_error *err)
+                                      unsigned *serial, bool *asked, struct cci_http_response **resp, cc_error *err)
 {
     bool reached, plain = cci_registry_is_plain(r, &reached);
     cc_error first;
     memset(&first, 0, sizeof(first));
-    cc_error_code code = cci_registry_send(r, call, plain, serial, resp, &first);
-    if (code == CC_ERR_NETWORK && r->may_plain && !reached && !plain) {
+    cc_error_code code = cci_registry_send(r, call, plain, serial, asked, resp, &first);
+    if (code == CC_ERR_NETWORK && *asked && r->may_plain && !reached && !plain) {
         plain = true;
-        code = cci_registry_send(r, call, plain, serial, resp, NULL);
+        code = cci_registry_send(r, call, plain, serial, asked, resp, NULL);
         /* 400 is what servers say to plain HTTP where they speak TLS. */
         if (code == CC_OK && cci_http_status(*resp) == 400) {
             cci_http_finish(*resp);
@@ -252,17 +180,6 @@ static cc_error_code cci_registry_try(struct cci_registry_client *r, const struc
         cci_error_release(&first);
     }
     return code;
-}
-
-/* How long to pause before the next try; 0: there is none. */
-static uint64_t cci_registry_patience(const struct cci_http_response *resp, unsigned tries)
-{
-    int status = cci_http_status(resp);
-    uint64_t after = cci_registry_retry_after(resp);
-    if ((status != 429 && status < 500) || status == 501 || tries >= CCI_REGISTRY_TRIES ||
-        after > CCI_REGISTRY_MAX_PAUSE)
-        return 0;
-    return CCI_MAX(after * CCI_AUTH_SECOND, CCI_REGISTRY_PAUSE << (tries - 1));
 }
 
 /* Whether a server does not know HEAD, which is an answer: the caller has to GET. */
@@ -311,10 +228,10 @@ static cc_error_code cci_registry_call(struct cci_registry_client *r, const stru
 {
     unsigned serial = 0, refusals = 0;
     for (unsigned tries = 1;; tries++) {
-        bool again, reached;
+        bool again, reached, asked;
         (void)cci_registry_is_plain(r, &reached);
-        cc_error_code code = cci_registry_try(r, call, &serial, resp, err);
-        if (code == CC_ERR_NETWORK && reached && tries < CCI_REGISTRY_TRIES) {
+        cc_error_code code = cci_registry_try(r, call, &serial, &asked, resp, err);
+        if (code == CC_ERR_NETWORK && asked && reached && tries < CCI_REGISTRY_TRIES) {
             cci_error_release(err);
             code = cci_registry_pause(r->wait, CCI_REGISTRY_PAUSE << (tries - 1), "another try", err);
             if (!code)

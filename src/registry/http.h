@@ -106,6 +106,11 @@ static bool cci_http_is_elsewhere(const struct cci_http_response *r)
     return r->elsewhere;
 }
 
+static bool cci_http_by_tls(const struct cci_http_response *r)
+{
+    return r->url.secure;
+}
+
 /* The value of the nth field of that name (any case, n from 0), NULL if there is none. */
 static const char *cci_http_field(const struct cci_http_response *r, const char *name, size_t n)
 {

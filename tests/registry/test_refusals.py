@@ -19,7 +19,7 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from fault_proxy import FaultProxy  # noqa: E402
-from registry import Puller, build_pull, tar_of  # noqa: E402
+from registry import Puller, build_pull, certificates, tar_of  # noqa: E402
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"
@@ -277,6 +277,57 @@ def led_elsewhere(c):
             check("it_learns_nothing_" + challenge[:5].lower(), seen == [("/data", None)], seen)
 
 
+def token_servers(c):
+    """The token server refuses, stumbles, or is not where a password may go."""
+    answers, seen = [], []
+
+    def tokens(entry):
+        seen.append(entry.target)
+        return answers[min(len(seen), len(answers)) - 1]
+
+    def challenge(realm):
+        def fault(handler):
+            if handler.headers.get("Authorization") == "Bearer good":
+                return False
+            handler.give(401, WWW_Authenticate=f'Bearer realm="{realm}",service="s"')
+            return True
+        return fault
+    good = (200, [], b'{"token": "good"}')
+    with FaultProxy(answer=tokens) as server:
+        realm = server.url + "/token"
+
+        def case(name, what, code, words, most, **env):
+            seen.clear()
+            answers[:] = what
+            c.fails(name, code, words, fault=challenge(realm), **env)
+            check(name + "_asks", len(seen) == most, seen)
+        case("token_server_503", [(503, [], b""), (500, [], b""), good], 0, "architecture", 3)
+        start = time.monotonic()
+        case("token_server_429", [(429, [("Retry-After", "1")], b""), good], 0, "architecture", 2)
+        check("token_server_429_is_waited_for", time.monotonic() - start >= 1)
+        case("token_server_429_for_long", [(429, [("Retry-After", "900")], b"")], 8, "(429): try again in 900 s", 1)
+        case("token_server_500_for_ever", [(500, [], b"")], 8, "token server has failed (500)", 5)
+        case("token_server_401", [(401, [], b'{"details": "no such user"}')], 8, "(or token): no such user: log in again", 1,
+             USERNAME="u", PASSWORD="p")
+        case("token_server_404", [(404, [], b"")], 8, "answers with status 404", 1)
+        server.rule("/token", "cut", 5)
+        case("a_token_that_breaks_off", [good], 0, "architecture", 2)
+    for realm, words in (("/token", '"/token" is not a URL'), ("ftp://x/", "neither https:// nor http://"),
+                         ("https://u:p@127.0.0.1/", "must not have a user"), ("http://example.com/", "plain http is for this machine only")):
+        c.fails("realm_" + re.sub(r"\W", "", realm), 8, "the token server that the registry names: ", fault=challenge(realm), most=1,
+                USERNAME="u", PASSWORD="p")
+        c.fails("realm_" + re.sub(r"\W", "", realm) + "_why", 8, words, fault=challenge(realm), most=1)
+
+
+def token_server_without_tls(c, folder):
+    """A registry that is asked over TLS names a token server without: the password does not go there, allowed or not."""
+    ca, cert, key = certificates(os.path.join(folder, "tls"))
+    answer = lambda entry: (401, [("WWW-Authenticate", 'Bearer realm="http://tokens.example/",service="s"')], b"")
+    with FaultProxy(answer=answer, tls=(cert, key)) as server:
+        code, out = c.pull("without-tls", f"{server.address}/a/b:1", CA_FILE=ca, ALLOW_HTTP=1, USERNAME="u", PASSWORD="p")
+        check("token_server_without_tls", code == 8 and "names a token server without, tokens.example" in out, f"{code} {out}")
+
+
 def documents(c, s):
     good = s.manifests["good"][1]
     c.fails("manifest_with_another_digest", 7, "does not have its digest",
@@ -399,6 +450,8 @@ def main():
         without_head(c)
         recalled_and_refused(c)
         led_elsewhere(c)
+        token_servers(c)
+        token_server_without_tls(c, folder)
         documents(c, SERVER)
         documents_that_break_off(c, SERVER)
         layers(c, SERVER)
