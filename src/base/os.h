@@ -1,7 +1,7 @@
 /*
  * base/os.h - the operating system, as far as every part needs it; chosen once, here.
  *
- * Each platform is one whole file that implements the same functions, all named cci_os_*. os_linux.h is the
+ * Each platform is whole files that implement the same functions, all named cci_os_*. Those of Linux are the
  * reference: the comment above each function there is the contract. Failures are returned as negative error
  * numbers (-ENOENT), never through errno.
  */
@@ -10,6 +10,7 @@
 
 #if defined(__linux__)
 #include "os_linux.h"
+#include "os_file_linux.h"
 #include "os_share_linux.h"
 #include "os_fd_linux.h"
 #include "os_poll_linux.h"

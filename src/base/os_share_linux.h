@@ -8,7 +8,7 @@
 #ifndef CCI_BASE_OS_SHARE_LINUX_H
 #define CCI_BASE_OS_SHARE_LINUX_H
 
-#include "os_linux.h"
+#include "os_file_linux.h"
 
 #define CCI_OS_PATH 010000000 /* a descriptor that only names a file: opening it has no effect on a device or FIFO */
 #define CCI_OS_SYNC 04010000

@@ -6,7 +6,7 @@
 #ifndef CCI_BASE_OS_TREE_LINUX_H
 #define CCI_BASE_OS_TREE_LINUX_H
 
-#include "os_linux.h"
+#include "os_file_linux.h"
 
 enum cci_os_node_kind {
     CCI_OS_NODE_FILE,
