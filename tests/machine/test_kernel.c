@@ -5,7 +5,7 @@
 
 #include "../check.h"
 
-#include "../../src/machine/kernel.h"
+#include "../../src/machine/kernel_modules.h"
 
 static char dir[100], path[300];
 static struct cci_kernel k;
