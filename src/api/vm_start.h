@@ -11,7 +11,8 @@
 
 #include "../../guest/initramfs.h"
 #include "../image/gunzip_buf.h"
-#include "../machine/kernel.h"
+#include "../machine/kernel_modules.h"
+#include "../machine/start.h"
 #include "host.h"
 #include "vm_end.h"
 

@@ -10,8 +10,8 @@
 #include <unistd.h>
 
 #include "../../cc_impl_kvm.h"
-#include "../../src/machine/kernel.h"
-#include "../../src/machine/machine.h"
+#include "../../src/machine/kernel_modules.h"
+#include "../../src/machine/start.h"
 
 struct guest {
     struct cci_machine *machine;

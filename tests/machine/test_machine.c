@@ -10,6 +10,7 @@
 
 #include "../../src/hv/dummy.h"
 #include "../../src/machine/pause.h"
+#include "../../src/machine/start.h"
 
 static struct cci_machine *m;
 static cc_error err;
