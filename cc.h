@@ -798,8 +798,10 @@ typedef int64_t (*cc_input_callback)(uint8_t *buf, size_t size, void *user_data)
 
 /*
  * The same with functions (cc_output_callback is further up). Each stream's is called on a thread of its own, one call
- * at a time, and may take its time and call the library. An output's has been given all of it when cc_cmd_wait returns;
- * an input's may still be running then. A close of the instance waits for those that are running. Before start.
+ * at a time, and may take its time and call the library, but neither cc_instance_close for its own instance (which is
+ * CC_ERR_INVALID_ARGUMENT then) nor cc_shutdown: these wait for it. An output's has been given all of it when
+ * cc_cmd_wait returns, so it cannot wait for its own command (CC_ERR_INVALID_ARGUMENT too); an input's may still be
+ * running then. Before start.
  */
 CC_API cc_error_code cc_cmd_set_stdin_callback(cc_cmd cmd, cc_input_callback callback, void *user_data, cc_error *err);
 CC_API cc_error_code cc_cmd_set_stdout_callback(cc_cmd cmd, cc_output_callback callback, void *user_data,
@@ -1100,7 +1102,8 @@ typedef struct {
     const char *path; /* at work now, below what is copied; valid during the call */
 } cc_copy_progress;
 
-/* Called on the thread that called the copy, at most 20 times a second, and once at the end of one that succeeded. */
+/* Called on the thread that called the copy, at most 20 times a second, and once at the end of one that succeeded. It
+ * may call the library, but not close its own instance (CC_ERR_INVALID_ARGUMENT), which would wait for the copy. */
 typedef void (*cc_copy_progress_callback)(const cc_copy_progress *progress, void *user_data);
 
 typedef struct {

@@ -179,6 +179,21 @@ CC_API cc_error_code cc_cmd_start(cc_cmd cmd, cc_error *err)
     return cci_api_end("start", code, err);
 }
 
+/* Whether there is an end to wait for, and the caller is none of those whom it waits for. */
+static cc_error_code cci_cmd_check_wait(struct cci_cmd *c, cc_error *err)
+{
+    const char *wrong = NULL;
+    cci_monitor_lock(&c->monitor);
+    if (!c->exec)
+        wrong = "the command was not started";
+    for (unsigned i = 0; i < CCI_CHANNELS; i++)
+        if (c->io[i].copying && !c->io[i].is_input && cci_thread_is_self(&c->io[i].thread))
+            wrong =
+                "a function that is given a command's output cannot wait for the command: have another thread do it";
+    cci_monitor_unlock(&c->monitor);
+    return wrong ? cci_fail(err, CC_ERR_INVALID_ARGUMENT, NULL, "%s", wrong) : CC_OK;
+}
+
 CC_API cc_error_code cc_cmd_wait(cc_cmd cmd, int *exit_code, cc_error *err)
 {
     struct cci_cmd *c = NULL;
@@ -188,11 +203,9 @@ CC_API cc_error_code cc_cmd_wait(cc_cmd cmd, int *exit_code, cc_error *err)
         *exit_code = 0;
     cc_error_code code = cci_cmd_enter(cmd, &c, err);
     if (code == CC_OK) {
-        cci_monitor_lock(&c->monitor);
-        bool started = c->exec != NULL;
-        cci_monitor_unlock(&c->monitor);
-        code = started ? cci_cmd_finish(c, &result, err)
-                       : cci_fail(err, CC_ERR_INVALID_ARGUMENT, NULL, "the command was not started");
+        code = cci_cmd_check_wait(c, err);
+        if (code == CC_OK)
+            code = cci_cmd_finish(c, &result, err);
         cci_part_leave(&c->part);
     }
     if (code == CC_OK && exit_code)

@@ -96,13 +96,31 @@ static bool cci_cmd_io_ready(struct cci_cmd_io *io, bool write)
     return cci_os_poll_until(io->fd, write, io->stop);
 }
 
+/* What the caller's function says: bytes of input, or 0 at its end. */
+static int64_t cci_cmd_io_ask(struct cci_cmd_io *io, uint8_t *buf)
+{
+    struct cci_instance_callback c;
+    cci_instance_begin_callback(io->cmd->part.inst, &c);
+    int64_t n = io->input(buf, CCI_CMD_COPY, io->ctx);
+    cci_instance_end_callback(io->cmd->part.inst, &c);
+    return n > CCI_CMD_COPY ? -EINVAL : n;
+}
+
+/* Whether the caller's function wants more than this output. */
+static bool cci_cmd_io_tell(struct cci_cmd_io *io, const uint8_t *buf, size_t n)
+{
+    struct cci_instance_callback c;
+    cci_instance_begin_callback(io->cmd->part.inst, &c);
+    bool more = io->output(buf, n, io->ctx);
+    cci_instance_end_callback(io->cmd->part.inst, &c);
+    return more;
+}
+
 /* More input: how many bytes, 0 at the end, or a negative error number. */
 static int64_t cci_cmd_io_input(struct cci_cmd_io *io, uint8_t *buf)
 {
-    if (io->input) {
-        int64_t n = io->input(buf, CCI_CMD_COPY, io->ctx);
-        return n > CCI_CMD_COPY ? -EINVAL : n;
-    }
+    if (io->input)
+        return cci_cmd_io_ask(io, buf);
     for (;;) {
         if (!cci_cmd_io_ready(io, false))
             return 0;
@@ -116,7 +134,7 @@ static int64_t cci_cmd_io_input(struct cci_cmd_io *io, uint8_t *buf)
 static int cci_cmd_io_output(struct cci_cmd_io *io, const uint8_t *buf, size_t n)
 {
     if (io->output)
-        return io->output(buf, n, io->ctx) ? 0 : -EPIPE;
+        return cci_cmd_io_tell(io, buf, n) ? 0 : -EPIPE;
     while (n) {
         if (!cci_cmd_io_ready(io, true))
             return -ECANCELED;

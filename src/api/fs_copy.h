@@ -7,11 +7,21 @@
 #include "../control/copy.h"
 #include "fs.h"
 
+/* Whom a copy tells how far it is. */
+struct cci_fs_copy_listener {
+    struct cci_instance *inst;
+    cc_copy_progress_callback fn;
+    void *user_data;
+};
+
 static void cci_fs_copy_tell(void *ctx, uint64_t bytes, uint64_t entries, uint64_t skipped, const char *path)
 {
-    const cc_copy_options *o = ctx;
+    const struct cci_fs_copy_listener *l = ctx;
     const cc_copy_progress p = {bytes, entries, skipped, path};
-    o->progress(&p, o->user_data);
+    struct cci_instance_callback c;
+    cci_instance_begin_callback(l->inst, &c);
+    l->fn(&p, l->user_data);
+    cci_instance_end_callback(l->inst, &c);
 }
 
 typedef cc_error_code (*cci_fs_copy_fn)(struct cci_control *ctl, const char *from, const char *to,
@@ -36,8 +46,9 @@ static cc_error_code cci_fs_copy(cc_instance inst, cci_fs_copy_fn fn, const char
         code = cci_instance_enter(inst, &i, err);
     if (code == CC_OK) {
         const struct cci_wait wait = {cci_api_deadline(o.timeout_seconds), token};
+        struct cci_fs_copy_listener listener = {i, o.progress, o.user_data};
         const struct cci_copy_options options = {o.keep_owner, o.max_bytes, o.max_entries,
-                                                 o.progress ? cci_fs_copy_tell : NULL, &o};
+                                                 o.progress ? cci_fs_copy_tell : NULL, &listener};
         code = fn(i->vm.control, from, to, &options, &wait, err);
         cci_instance_leave(i);
     }

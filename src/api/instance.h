@@ -30,6 +30,12 @@ struct cci_part {
     struct cci_part *next, **link; /* in the instance's list; link is NULL when not in it */
 };
 
+/* A function of the caller's that is being called, which the end of the instance has to wait for. */
+struct cci_instance_callback {
+    struct cci_thread_id thread;
+    struct cci_instance_callback *next, **link;
+};
+
 struct cci_instance {
     struct cci_object object;
     char id[13]; /* 12 hexadecimal digits */
@@ -39,8 +45,9 @@ struct cci_instance {
     unsigned calls;             /* threads inside */
     bool closing;               /* no call enters any more */
     struct cci_part *parts;     /* what closing takes along */
-    bool has_workload;          /* one was started, or is being started */
-    struct cci_exec *workload;  /* NULL until it runs */
+    struct cci_instance_callback *callbacks;
+    bool has_workload;         /* one was started, or is being started */
+    struct cci_exec *workload; /* NULL until it runs */
 };
 
 /* ---- Entering and leaving -------------------------------------------------------------------------------- */
@@ -74,6 +81,42 @@ static void cci_instance_leave(struct cci_instance *i)
     i->calls--;
     cci_cond_wake(&i->monitor.cond);
     cci_monitor_unlock(&i->monitor);
+}
+
+/* ---- Functions of the caller's ------------------------------------------------------------------------------- */
+
+/* Around each call of a function of the caller's (what a command reads or prints, how far a copy is), so that a close
+ * from inside it can be refused: it would wait for itself. `c` is the calling thread's. */
+static void cci_instance_begin_callback(struct cci_instance *i, struct cci_instance_callback *c)
+{
+    c->thread = cci_thread_id_of_self();
+    cci_monitor_lock(&i->monitor);
+    c->next = i->callbacks;
+    c->link = &i->callbacks;
+    if (c->next)
+        c->next->link = &c->next;
+    i->callbacks = c;
+    cci_monitor_unlock(&i->monitor);
+}
+
+static void cci_instance_end_callback(struct cci_instance *i, struct cci_instance_callback *c)
+{
+    cci_monitor_lock(&i->monitor);
+    *c->link = c->next;
+    if (c->next)
+        c->next->link = c->link;
+    cci_monitor_unlock(&i->monitor);
+}
+
+/* Whether this thread is inside such a function. */
+static bool cci_instance_is_callback(struct cci_instance *i)
+{
+    bool is = false;
+    cci_monitor_lock(&i->monitor);
+    for (const struct cci_instance_callback *c = i->callbacks; c && !is; c = c->next)
+        is = cci_thread_id_is_self(&c->thread);
+    cci_monitor_unlock(&i->monitor);
+    return is;
 }
 
 /* ---- What closing takes along ---------------------------------------------------------------------------- */
@@ -180,16 +223,17 @@ static void cci_instance_end(struct cci_instance *i)
     cci_object_unref(&i->object);
 }
 
-/* A close waits until the state callback has been told the last change, and the console's was given the last bytes: the
- * callback cannot be the one who waits. */
+/* A close waits until the state callback has been told the last change, the console's was given the last bytes, and the
+ * functions of commands and copies have returned: none of them can be the one who waits. */
 static cc_error_code cci_instance_may_close(cc_instance inst, cc_error *err)
 {
     struct cci_object *o;
     cc_error_code code = cci_handle_get(inst, CCI_KIND_INSTANCE, &o, err);
-    struct cci_vm *vm = o ? &((struct cci_instance *)o)->vm : NULL;
-    if (code == CC_OK && (cci_state_is_callback(&vm->state) || cci_console_is_callback(&vm->console)))
+    struct cci_instance *i = (struct cci_instance *)o;
+    if (code == CC_OK &&
+        (cci_state_is_callback(&i->vm.state) || cci_console_is_callback(&i->vm.console) || cci_instance_is_callback(i)))
         code = cci_fail(err, CC_ERR_INVALID_ARGUMENT, NULL,
-                        "a state or console callback cannot close its own instance: have another thread do it");
+                        "a callback cannot close its own instance: have another thread do it");
     cci_object_unref(o);
     return code;
 }

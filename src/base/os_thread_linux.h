@@ -162,4 +162,20 @@ static bool cci_thread_is_self(const struct cci_thread *t)
     return pthread_equal(t->t, pthread_self()) != 0;
 }
 
+/* Which thread it is, of any that there are. */
+struct cci_thread_id {
+    pthread_t t;
+};
+
+static struct cci_thread_id cci_thread_id_of_self(void)
+{
+    struct cci_thread_id id = {pthread_self()};
+    return id;
+}
+
+static bool cci_thread_id_is_self(const struct cci_thread_id *id)
+{
+    return pthread_equal(id->t, pthread_self()) != 0;
+}
+
 #endif

@@ -381,6 +381,55 @@ static void test_freed_by_its_function(void)
     cc_error_free(&err);
 }
 
+struct own {
+    cc_cmd cmd;
+    cc_error_code close, wait;
+};
+
+static bool end_own(const uint8_t *data, size_t len, void *user_data)
+{
+    struct own *o = user_data;
+    (void)data;
+    (void)len;
+    o->close = cc_instance_close(vm, NULL);
+    o->wait = cc_cmd_wait(o->cmd, NULL, NULL);
+    return true;
+}
+
+static int64_t close_own(uint8_t *buf, size_t size, void *user_data)
+{
+    (void)buf;
+    (void)size;
+    ((struct own *)user_data)->close = cc_instance_close(vm, NULL);
+    return 0;
+}
+
+static void close_by_copy(const cc_copy_progress *p, void *user_data)
+{
+    (void)p;
+    ((struct own *)user_data)->close = cc_instance_close(vm, NULL);
+}
+
+/* What would wait for itself is refused. */
+static void test_functions_that_wait_for_themselves(void)
+{
+    struct own o = {.cmd = make("echo x")};
+    CHECK_OK(cc_cmd_set_stdout_callback(o.cmd, end_own, &o, &err), err);
+    CHECK_OK(cc_cmd_run(o.cmd, NULL, &err), err);
+    CHECK_EQ_INT(o.close, CC_ERR_INVALID_ARGUMENT);
+    CHECK_EQ_INT(o.wait, CC_ERR_INVALID_ARGUMENT);
+    cc_cmd_free(o.cmd);
+    o = (struct own){.cmd = make("exec cat")};
+    CHECK_OK(cc_cmd_set_stdin_callback(o.cmd, close_own, &o, &err), err);
+    CHECK_OK(cc_cmd_run(o.cmd, NULL, &err), err);
+    CHECK_EQ_INT(o.close, CC_ERR_INVALID_ARGUMENT);
+    cc_cmd_free(o.cmd);
+    o.close = CC_OK;
+    const cc_copy_options options = {.progress = close_by_copy, .user_data = &o};
+    CHECK_OK(cc_fs_copy_in(vm, "tests/check.h", "/tmp/copied", &options, &err), err);
+    CHECK_EQ_INT(o.close, CC_ERR_INVALID_ARGUMENT);
+}
+
 /* ---- Terminals -------------------------------------------------------------------------------------------------- */
 
 static void test_terminal(void)
@@ -703,6 +752,7 @@ int main(void)
     RUN(test_descriptors);
     RUN(test_slow_descriptors);
     RUN(test_freed_by_its_function);
+    RUN(test_functions_that_wait_for_themselves);
     RUN(test_terminal);
     RUN(test_signals);
     RUN(test_timeout);
