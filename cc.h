@@ -307,10 +307,13 @@ typedef void (*cc_progress_callback)(const cc_download_progress *progress, void 
  * A reference with a digest always means the same, so one that is in the cache never asks the network.
  *
  * User name and password come from `opts`, or, when the registry asks for them, from $DOCKER_CONFIG/config.json, else
- * ~/.docker/config.json: credential helpers (docker-credential-NAME in PATH) or what `docker login` wrote. HTTPS_PROXY,
- * HTTP_PROXY, NO_PROXY and SSL_CERT_FILE are looked at. What a registry accepted, a password or a token that has not
- * run out, is kept in memory with the client: the next pull from the same repository, as the same user (without a user
- * name: with the same config.json), says it at once.
+ * ~/.docker/config.json: credential helpers (docker-credential-NAME in PATH) or what `docker login` wrote. What a
+ * registry accepted, a password or a token that has not run out, is kept in memory with the client: the next pull from
+ * the same repository, as the same user (without a user name: with the same config.json), says it at once.
+ *
+ * HTTPS_PROXY, HTTP_PROXY and NO_PROXY are looked at. A server's certificate must come from an authority that the
+ * system trusts (on Linux: the distribution's PEM bundle) or that a PEM file has: $SSL_CERT_FILE names one to take in
+ * the system's place, opts->ca_file one to believe besides.
  *
  * Errors: CC_ERR_INVALID_ARGUMENT for a reference that is none, and which part of it; CC_ERR_NETWORK for connections,
  * certificates, and what the registry refuses; CC_ERR_IO for an image that is damaged, not supported, or not for the

@@ -1,16 +1,13 @@
 /*
- * registry/trust_linux.h - where a Linux system keeps the authorities it trusts: one PEM file, whose place depends on
- * the distribution.
+ * registry/trust_linux.h - the authorities that a Linux system trusts: one PEM file, whose place depends on the
+ * distribution. There may be none, in a container or on a small system: that is no error here.
  */
 #ifndef CCI_REGISTRY_TRUST_LINUX_H
 #define CCI_REGISTRY_TRUST_LINUX_H
 
-#include "../image/blob.h"
+#include "trust_file.h"
 
-#define CCI_TRUST_MAX_FILE ((size_t)16 << 20)
-
-/* Reads the system's bundle. 0 and its place in *path, or -ENOENT, or another error number (with *path). */
-static int cci_trust_read_system(struct cci_buf *out, const char **path)
+static cc_error_code cci_trust_add_system(struct cci_trust *t, cc_error *err)
 {
     static const char *const places[] = {
         "/etc/ssl/certs/ca-certificates.crt",                /* Debian, Arch, Gentoo, NixOS */
@@ -20,12 +17,11 @@ static int cci_trust_read_system(struct cci_buf *out, const char **path)
         "/etc/ssl/cert.pem",                                 /* Alpine, Void */
         "/var/lib/ca-certificates/ca-bundle.pem",            /* SUSE's newer releases */
     };
-    int r = -ENOENT;
-    for (size_t i = 0; i < CCI_COUNT(places) && r == -ENOENT; i++) {
-        *path = places[i];
-        r = cci_blob_read_file(places[i], 0, CCI_TRUST_MAX_FILE, out);
-    }
-    return r;
+    cc_error_code code = CC_OK;
+    bool missing = true;
+    for (size_t i = 0; i < CCI_COUNT(places) && !code && missing; i++)
+        code = cci_trust_add_file(t, places[i], &missing, err);
+    return code;
 }
 
 #endif

@@ -1,7 +1,7 @@
 /*
- * PEM: blocks among other text, lax white space, and what is wrong in which line; and the store of authorities.
+ * PEM: blocks among other text, lax white space, and what is wrong in which line.
  */
-#include "../../src/registry/trust.h"
+#include "../../src/registry/pem.h"
 #include "../check.h"
 
 static cc_error_code read_all(const char *text, struct cci_buf *all, cc_error *err)
@@ -95,28 +95,10 @@ static void test_too_large(void)
     free(text);
 }
 
-/* A named file must be sound; the system's bundle may have what we cannot use. */
-static void test_strict_or_not(void)
-{
-    static const char bad[] = "-----BEGIN CERTIFICATE-----\nYWJj\n-----END CERTIFICATE-----\n";
-    struct cci_buf text = {(uint8_t *)(uintptr_t)bad, sizeof(bad) - 1, 0, false};
-    struct cci_trust trust = {NULL, 0, 0};
-    cc_error err = {0};
-    CHECK_OK(cci_trust_add_pem(&trust, &text, "bundle", false, &err), err);
-    CHECK_EQ_INT(trust.count, 0);
-    CHECK_EQ_INT(cci_trust_add_pem(&trust, &text, "named", true, &err), CC_ERR_IO);
-    CHECK(strstr(err.message, "named: the certificate that ends in line 3"));
-    text.n = 0;
-    CHECK_EQ_INT(cci_trust_add_pem(&trust, &text, "named", true, &err), CC_ERR_IO);
-    CHECK(strstr(err.message, "has no certificate"));
-    cci_error_release(&err);
-}
-
 int main(void)
 {
     RUN(test_good);
     RUN(test_bad);
     RUN(test_too_large);
-    RUN(test_strict_or_not);
     return check_done();
 }

@@ -1,4 +1,4 @@
-"""BearSSL's TLS client as one region of dist/cc.h: the part of its sources that registry/tls_bear.h and trust.h use.
+"""BearSSL's TLS client as one region of dist/cc.h: the part of its sources that registry/tls_bear.h and trust_anchors.h use.
 
 The sources are those of tools/bearssl, whose text is checked against DIGEST: the lists here were made for it. They are
 joined in a fixed order, headers first. What makes many files into one:
