@@ -10,7 +10,8 @@
  *   boot.c     modules, mounts, the switch into the image's root
  *   loop.c     epoll, deferred frees
  *   listen.c   accepting connections, and dialling the host once
- *   conn.c     frames in and out, the table of requests, dispatch
+ *   conn.c     connections: frames in and out
+ *   request.c  the table of requests, and what a frame leads to
  *   feed.c     bytes from a descriptor to the host: gathered inline, or pumped into a stream
  *   intake.c   bytes from the host to a command's standard input
  *   exec.c     commands: what is asked for, reap, report, signal
@@ -97,7 +98,7 @@ struct boot_options {
 void boot_machine(const struct boot_options *options);
 void boot_process(const char *socket_path, const char *root); /* namespaces, chroot; root may be NULL */
 
-/* ---- conn.c -------------------------------------------------------------------------------- */
+/* ---- conn.c, request.c --------------------------------------------------------------------- */
 
 struct request;
 
@@ -134,11 +135,18 @@ struct request {
 void serve_unix(const char *path);                     /* listen.c */
 void serve_vsock(void);                                /* listens, and dials the host; HELLO is still to be sent */
 void conn_hello(void);                                 /* HELLO, with the outcome of boot */
-struct request *request_new(size_t size, uint64_t id); /* zeroed, in the table */
+struct request *request_new(size_t size, uint64_t id); /* request.c: zeroed, in the table */
 struct request *request_find(uint64_t id);
 bool requests_too_many(void);
 void request_free(struct request *r); /* out of the table; its sink is closed */
 extern struct request *requests;
+/* A frame of the control connection. */
+void request_received(uint32_t type, uint64_t id, struct cci_proto_reader *in);
+/* ATTACH: finds what the connection is for. False drops the connection. */
+bool request_attach(struct conn *c, struct cci_proto_reader *in);
+/* A frame for the request this connection fills. False when the connection has served its turn. */
+bool request_fill(struct conn *c, uint32_t type, struct cci_proto_reader *in);
+void request_cut_off(struct conn *c); /* the connection broke: a request that it fills is told */
 
 /* Frames to the control connection: begin with room for `need` payload bytes, write, end. */
 struct cci_proto_writer *frame_begin(uint32_t type, uint64_t id, size_t need);

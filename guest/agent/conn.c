@@ -1,70 +1,27 @@
 /*
- * Connections and requests.
+ * Connections: frames in and out.
  *
  * The control connection is read in large gulps; a new connection and one that carries bytes to us
- * are read frame by frame, header first, so that nothing of the next frame has to be kept.
+ * are read frame by frame, header first, so that nothing of the next frame has to be kept. What a
+ * frame means is the business of request.c.
  */
 #include "agent.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { FIRST_IN = 8192, ATTACH_SIZE = 12, END_MAX = 4096, GULPS_PER_TURN = 8 };
+enum { FIRST_IN = 8192, ATTACH_SIZE = 12, GULPS_PER_TURN = 8 };
 
-struct request *requests;
-static unsigned request_count, conn_count;
+static unsigned conn_count;
 static struct conn *control;
 static struct cci_proto_writer frame; /* the frame being written to the control connection */
 static uint32_t frame_type;
 static uint64_t frame_id;
 
 static void conn_ready(struct source *s, uint32_t events);
-
-/* ---- requests ------------------------------------------------------------------------------ */
-
-struct request *request_new(size_t size, uint64_t id)
-{
-    struct request *r = must(calloc(1, size));
-    r->id = id;
-    r->next = requests;
-    requests = r;
-    request_count++;
-    return r;
-}
-
-bool requests_too_many(void)
-{
-    return request_count >= MAX_REQUESTS;
-}
-
-struct request *request_find(uint64_t id)
-{
-    struct request *r = requests;
-    while (r && r->id != id)
-        r = r->next;
-    return r;
-}
-
-void request_free(struct request *r)
-{
-    struct request **at = &requests;
-    while (*at != r)
-        at = &(*at)->next;
-    *at = r->next;
-    request_count--;
-    for (int i = 0; i < CCI_CHANNELS; i++)
-        feed_free(r->feeds[i]);
-    if (r->sink) {
-        r->sink->request = NULL;
-        conn_close(r->sink);
-    }
-    intake_free(r->intake);
-    loop_free(r);
-}
 
 /* ---- connections --------------------------------------------------------------------------- */
 
@@ -214,144 +171,6 @@ char *get_cstr(struct cci_proto_reader *in)
     return strlen(p - 4) == n ? p - 4 : NULL;
 }
 
-/* ---- dispatch ------------------------------------------------------------------------------ */
-
-static void kill_request(uint64_t id, struct cci_proto_reader *in)
-{
-    uint64_t target = cci_proto_get64(in);
-    exec_kill(id, target, (int)cci_proto_get32(in));
-}
-
-static void detach_request(uint64_t id, struct cci_proto_reader *in)
-{
-    struct request *r = request_find(cci_proto_get64(in));
-    if (r)
-        r->detach(r);
-    reply(id, 0, "");
-}
-
-static void ping(uint64_t id, struct cci_proto_reader *in)
-{
-    struct cci_proto_writer *w = reply_begin(id, 0, "", in->left < 4096 ? in->left : 4096);
-    cci_proto_put_raw(w, in->at, in->left < 4096 ? in->left : 4096);
-    frame_end();
-}
-
-static void dispatch(uint32_t type, uint64_t id, struct cci_proto_reader *in)
-{
-    if (request_find(id)) {
-        reply(id, EEXIST, "request id in use");
-        return;
-    }
-    if (request_count >= MAX_REQUESTS &&
-        (type == CCI_MSG_EXEC || type == CCI_MSG_READ_FILE || type == CCI_MSG_WRITE_FILE)) {
-        reply(id, EAGAIN, "too many requests at once");
-        return;
-    }
-    switch (type) {
-    case CCI_MSG_CONFIGURE:
-        system_configure(id, in);
-        break;
-    case CCI_MSG_PING:
-        ping(id, in);
-        break;
-    case CCI_MSG_EXEC:
-        exec_request(id, in);
-        break;
-    case CCI_MSG_KILL:
-        kill_request(id, in);
-        break;
-    case CCI_MSG_DETACH:
-        detach_request(id, in);
-        break;
-    case CCI_MSG_READ_FILE:
-        file_read(id, in);
-        break;
-    case CCI_MSG_WRITE_FILE:
-        file_write(id, in);
-        break;
-    case CCI_MSG_RESIZE:
-        exec_resize(id, in);
-        break;
-    case CCI_MSG_STOP:
-        stop_request(id, in);
-        break;
-    case CCI_MSG_SHUTDOWN:
-        system_shutdown(id);
-        break;
-    case CCI_MSG_MOUNT:
-        mount_request(id, in);
-        break;
-    case CCI_MSG_READ_DIR:
-        dir_read(id, in);
-        break;
-    case CCI_MSG_COPY_IN:
-    case CCI_MSG_COPY_OUT:
-        copy_request(id, in, type == CCI_MSG_COPY_OUT);
-        break;
-    case CCI_MSG_WATCH:
-        watch_request(id, in);
-        break;
-    default:
-        if (!path_request(type, id, in) && !handle_request(type, id, in))
-            reply(id, ENOSYS, "request unknown to this agent");
-        break;
-    }
-}
-
-/* ATTACH: finds what the connection is for. False drops the connection. */
-static bool attach(struct conn *c, struct cci_proto_reader *in)
-{
-    struct request *r = request_find(cci_proto_get64(in));
-    uint32_t channel = cci_proto_get32(in);
-    if (!r || in->bad || channel >= CCI_CHANNELS)
-        return false;
-    if (r->feeds[channel]) {
-        if (r->feeds[channel]->state != FEED_ANNOUNCED)
-            return false;
-        c->kind = CONN_FEED;
-        feed_attach(r->feeds[channel], c);
-        return true;
-    }
-    if (channel == CCI_CHANNEL_FILE && r->attached) {
-        void (*attached)(struct request *, int) = r->attached;
-        int fd = loop_release(&c->src);
-        conn_close(c);
-        fcntl(fd, F_SETFL, 0);
-        r->attached = NULL; /* once */
-        attached(r, fd);
-        return true;
-    }
-    if (channel == CCI_CHANNEL_STDIN && r->intake) {
-        if (intake_attached(r->intake))
-            return false;
-        c->kind = CONN_INTAKE;
-        intake_attach(r->intake, c);
-        return true;
-    }
-    if (channel != CCI_CHANNEL_FILE || !r->data || r->sink)
-        return false;
-    c->kind = CONN_SINK;
-    c->request = r;
-    r->sink = c;
-    return true;
-}
-
-/* A frame for the request this connection fills. False when the connection has served its turn. */
-static bool sink_frame(struct conn *c, uint32_t type, struct cci_proto_reader *in)
-{
-    struct request *r = c->request;
-    if (type == CCI_MSG_DATA) {
-        if (in->left)
-            r->data(r, in->at, in->left, 0);
-        return c->kind != CONN_DEAD;
-    }
-    r->sink = NULL;
-    c->request = NULL;
-    r->data(r, NULL, 0, type == CCI_MSG_END ? (int)cci_proto_get32(in) : EPROTO);
-    return false;
-}
-
 /* ---- receiving ----------------------------------------------------------------------------- */
 
 static uint32_t frame_limit(const struct conn *c)
@@ -390,11 +209,11 @@ static bool consume(struct conn *c)
             break;
         used += CCI_PROTO_HEADER + h.length;
         if (c->kind == CONN_CONTROL)
-            dispatch(h.type, h.id, &in);
+            request_received(h.type, h.id, &in);
         else if (c->kind == CONN_NEW)
-            keep = h.type == CCI_MSG_ATTACH && attach(c, &in);
+            keep = h.type == CCI_MSG_ATTACH && request_attach(c, &in);
         else
-            keep = sink_frame(c, h.type, &in);
+            keep = request_fill(c, h.type, &in);
         if (c->kind == CONN_DEAD)
             return true;
         if (!keep)
@@ -404,17 +223,6 @@ static bool consume(struct conn *c)
     if (used && c->in_len)
         memmove(c->in, c->in + used, c->in_len);
     return true;
-}
-
-static void lost(struct conn *c)
-{
-    struct request *r = c->request;
-    if (r) {
-        c->request = NULL;
-        r->sink = NULL;
-        r->data(r, NULL, 0, ECONNRESET);
-    }
-    conn_close(c);
 }
 
 static void receive(struct conn *c)
@@ -427,12 +235,14 @@ static void receive(struct conn *c)
         if (n < 0 && errno == EAGAIN)
             return;
         if (n <= 0) {
-            lost(c);
+            request_cut_off(c);
+            conn_close(c);
             return;
         }
         c->in_len += (size_t)n;
         if (!consume(c)) {
-            lost(c);
+            request_cut_off(c);
+            conn_close(c);
             return;
         }
         if (c->kind == CONN_DEAD || c->kind == CONN_FEED || c->kind == CONN_INTAKE)
