@@ -8,7 +8,8 @@
  * A command is a list of settings until it starts; then it is a call on the control connection (control/exec.h). It
  * starts once. Any number of threads may wait: one of them waits for the guest, the others for that one, and the
  * result is kept. A command that is freed, or whose caller's token fires, is given up: its own token fires, which ends
- * the waits, and it is killed. It may be just about to be sent meanwhile; cci_cmd_begin then kills it.
+ * the waits, and it is killed; a wait that sees its death first does not tell of that either. It may be just about to
+ * be sent meanwhile; cci_cmd_begin then kills it.
  */
 #ifndef CCI_API_CMD_H
 #define CCI_API_CMD_H
@@ -58,9 +59,10 @@ struct cci_cmd {
     struct cci_cmd_io io[CCI_CHANNELS];
     struct cci_buf tail; /* of a standard error that passes through here; at its end up to CCI_PROTO_TAIL bytes count */
     struct cci_loop_alarm timeout; /* set at the start */
-    bool timed_out;
-    bool interrupted; /* given up, or the instance is being closed: no copy starts any more */
-    bool merged;      /* standard error went where standard output did */
+    bool timed_out;                /* given up for that reason */
+    bool given_up;                 /* before it was over: no wait tells how the program then ended */
+    bool interrupted;              /* given up, or the instance is being closed: no copy starts any more */
+    bool merged;                   /* standard error went where standard output did */
     bool started;
     struct cci_exec *exec; /* NULL before the start */
     bool waiting;          /* a thread is waiting for the guest; others wait for it */
@@ -119,10 +121,25 @@ static void cci_cmd_destroy(struct cci_object *o)
     cci_mem_free(c);
 }
 
+static bool cci_cmd_outputs_are_copied(void *ctx)
+{
+    const struct cci_cmd *c = ctx;
+    return !c->io[CCI_CHANNEL_STDOUT].copying && !c->io[CCI_CHANNEL_STDERR].copying;
+}
+
+/* A wait would not wait: it has the result, or would find it. With the monitor locked. */
+static bool cci_cmd_is_over(struct cci_cmd *c)
+{
+    return c->finished || (c->exec && cci_exec_is_over(c->exec) && cci_cmd_outputs_are_copied(c));
+}
+
 /* Ends the waits, and the program if it runs. */
 static void cci_cmd_give_up(void *ctx)
 {
     struct cci_cmd *c = ctx;
+    cci_monitor_lock(&c->monitor);
+    c->given_up |= !cci_cmd_is_over(c);
+    cci_monitor_unlock(&c->monitor);
     cci_cancel_fire(c->cancel);
     cci_monitor_lock(&c->monitor);
     if (c->exec && !c->finished)

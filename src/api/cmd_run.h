@@ -16,11 +16,10 @@ static void cci_cmd_on_timeout(void *ctx)
 {
     struct cci_cmd *c = ctx;
     cci_monitor_lock(&c->monitor);
-    /* Or nobody has asked yet. */
-    bool finished = c->finished || (c->exec && cci_exec_is_over(c->exec) && cci_cmd_outputs_are_copied(c));
-    c->timed_out = !finished;
+    bool over = cci_cmd_is_over(c); /* or nobody has asked yet */
+    c->timed_out = !over;
     cci_monitor_unlock(&c->monitor);
-    if (!finished)
+    if (!over)
         cci_cmd_give_up(c);
 }
 
@@ -33,14 +32,16 @@ static void cci_cmd_start_timer(struct cci_cmd *c)
     cci_loop_set_alarm(&c->part.inst->vm.loop, &c->timeout, cci_api_deadline(c->timeout_seconds));
 }
 
-/* A wait ended with `code`: what ended it or the program, if that was the time-out. */
+/* A wait ended with `code`: what ended it or the program, if that was the time-out or a cancel. */
 static cc_error_code cci_cmd_why(struct cci_cmd *c, cc_error_code code, cc_error *err)
 {
     cci_monitor_lock(&c->monitor);
-    bool timed_out = c->timed_out;
+    bool timed_out = c->timed_out, given_up = c->given_up;
     cci_monitor_unlock(&c->monitor);
-    if (!timed_out || (code != CC_OK && code != CC_ERR_CANCELLED))
+    if (!given_up || (code != CC_OK && code != CC_ERR_CANCELLED))
         return code;
+    if (!timed_out)
+        return cci_fail(err, CC_ERR_CANCELLED, c->argv.at[0], "cancelled, so the command was killed");
     return cci_fail(err, CC_ERR_TIMEOUT, c->argv.at[0], "the command's time-out of %g seconds passed, so it was killed",
                     c->timeout_seconds);
 }
@@ -263,7 +264,7 @@ CC_API int cc_cmd_exit_code(cc_cmd cmd)
     if (cci_cmd_enter(cmd, &c, NULL) != CC_OK)
         return -1;
     cci_monitor_lock(&c->monitor);
-    int result = c->finished ? c->exit_code : -1;
+    int result = c->finished && !c->given_up ? c->exit_code : -1;
     cci_cmd_leave_unlock(c);
     return result;
 }
@@ -286,8 +287,8 @@ CC_API void cc_cmd_free(cc_cmd cmd)
         return;
     struct cci_cmd *c = (struct cci_cmd *)o;
     const struct cci_wait forever = CCI_WAIT_FOREVER;
+    cci_cmd_close_pipes(c); /* first: who waits for one is told that, not how the program's death looks from outside */
     cci_cmd_give_up(c);
-    cci_cmd_close_pipes(c);
     /* So that no function of the caller's is running any more. */
     (void)cci_monitor_wait(&c->monitor, &forever, cci_cmd_is_quiet, c, "copies to end", NULL);
     cci_monitor_unlock(&c->monitor);

@@ -248,12 +248,6 @@ static cc_error_code cci_cmd_attach_io(struct cci_cmd *c, cc_error *err)
 
 /* ---- The end of the copies ------------------------------------------------------------------------------- */
 
-static bool cci_cmd_outputs_are_copied(void *ctx)
-{
-    const struct cci_cmd *c = ctx;
-    return !c->io[CCI_CHANNEL_STDOUT].copying && !c->io[CCI_CHANNEL_STDERR].copying;
-}
-
 /* A copy of output was told to end. */
 static bool cci_cmd_was_stopped(const struct cci_cmd *c)
 {

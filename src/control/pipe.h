@@ -114,6 +114,11 @@ static bool cci_pipe_is_free(void *ctx)
     return p->closed || !p->busy;
 }
 
+static cc_error_code cci_pipe_fail_closed(cc_error *err)
+{
+    return cci_fail(err, CC_ERR_ALREADY_CLOSED, NULL, "the pipe was closed meanwhile");
+}
+
 static cc_error_code cci_pipe_enter(struct cci_pipe *p, const struct cci_wait *wait, cc_error *err)
 {
     cc_error_code code = cci_monitor_wait(&p->turn, wait, cci_pipe_is_free, p, "another call on the pipe", err);
@@ -121,17 +126,18 @@ static cc_error_code cci_pipe_enter(struct cci_pipe *p, const struct cci_wait *w
     if (code == CC_OK && !closed)
         p->busy = true;
     cci_monitor_unlock(&p->turn);
-    if (code == CC_OK && closed)
-        return cci_fail(err, CC_ERR_ALREADY_CLOSED, NULL, "the pipe was closed meanwhile");
-    return code;
+    return code == CC_OK && closed ? cci_pipe_fail_closed(err) : code;
 }
 
-static void cci_pipe_leave(struct cci_pipe *p)
+/* `ended`: there is nothing to be had from the other side any more. If the pipe was closed meanwhile, that is why. */
+static cc_error_code cci_pipe_leave(struct cci_pipe *p, bool ended, cc_error_code code, cc_error *err)
 {
     cci_monitor_lock(&p->turn);
     p->busy = false;
+    bool closed = p->closed;
     cci_cond_wake(&p->turn.cond);
     cci_monitor_unlock(&p->turn);
+    return ended && closed ? cci_pipe_fail_closed(err) : code;
 }
 
 static void cci_pipe_interrupt(struct cci_pipe *p)
@@ -225,8 +231,7 @@ static cc_error_code cci_pipe_read(struct cci_pipe *p, void *buf, size_t n, size
     if (code)
         return code;
     code = cci_pipe_read_turn(p, buf, n, got, wait, err);
-    cci_pipe_leave(p);
-    return code;
+    return cci_pipe_leave(p, code || *got == 0, code, err);
 }
 
 /* ---- Writing ---------------------------------------------------------------------------------------------- */
@@ -273,8 +278,7 @@ static cc_error_code cci_pipe_write(struct cci_pipe *p, const void *buf, size_t 
     if (code == CC_ERR_IO || code == CC_ERR_NOT_RUNNING)
         code = cci_control_lost(p->control, EPIPE, NULL,
                                 "broken pipe: the program has closed its standard input, or has ended", wait, err);
-    cci_pipe_leave(p);
-    return code;
+    return cci_pipe_leave(p, code != CC_OK, code, err);
 }
 
 #endif

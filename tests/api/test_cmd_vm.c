@@ -15,6 +15,8 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -663,63 +665,98 @@ static void test_many(void)
 
 /* ---- The end of the guest --------------------------------------------------------------------------------------- */
 
-static cc_read_pipe blocked_out;
-static cc_write_pipe blocked_in;
+/* Calls that wait for a command, each in a thread of its own. */
+enum { READS, WRITES, WAITS, CALLS };
+
+struct blocked {
+    cc_cmd cmd;
+    cc_read_pipe out;
+    cc_write_pipe in;
+    pthread_t threads[CALLS];
+    atomic_int tids[CALLS]; /* once they run */
+    cc_error_code results[CALLS];
+};
 
 static void *blocked_read(void *ctx)
 {
+    struct blocked *b = ctx;
     uint8_t byte;
     size_t n;
-    (void)ctx;
-    return (void *)(intptr_t)cc_read_pipe_read(blocked_out, &byte, 1, &n, NULL);
+    b->tids[READS] = gettid();
+    b->results[READS] = cc_read_pipe_read(b->out, &byte, 1, &n, NULL);
+    return NULL;
 }
 
 static void *blocked_write(void *ctx)
 {
     static uint8_t data[10000000];
+    struct blocked *b = ctx;
     size_t n;
-    (void)ctx;
-    return (void *)(intptr_t)cc_write_pipe_write(blocked_in, data, sizeof(data), &n, NULL);
+    b->tids[WRITES] = gettid();
+    b->results[WRITES] = cc_write_pipe_write(b->in, data, sizeof(data), &n, NULL);
+    return NULL;
 }
 
 static void *blocked_wait(void *ctx)
 {
-    return (void *)(intptr_t)cc_cmd_wait(*(cc_cmd *)ctx, NULL, NULL);
+    struct blocked *b = ctx;
+    b->tids[WAITS] = gettid();
+    b->results[WAITS] = cc_cmd_wait(b->cmd, NULL, NULL);
+    return NULL;
 }
 
-/* Starts a command that does nothing, and the three calls that wait for it. */
-static void block(pthread_t threads[3], cc_cmd *cmd)
+/* The state of a thread as proc(5) has it: 'S' when it waits. */
+static char thread_state(int tid)
 {
-    *cmd = make("exec sleep 1000");
-    CHECK_OK(cc_cmd_stdin_pipe(*cmd, &blocked_in, &err), err);
-    CHECK_OK(cc_cmd_stdout_pipe(*cmd, &blocked_out, &err), err);
-    start(*cmd);
-    CHECK(pthread_create(&threads[0], NULL, blocked_read, NULL) == 0);
-    CHECK(pthread_create(&threads[1], NULL, blocked_write, NULL) == 0);
-    CHECK(pthread_create(&threads[2], NULL, blocked_wait, cmd) == 0);
-    (void)usleep(100000); /* most often they wait by now; the outcome is the same */
+    char path[64], text[256] = "";
+    (void)snprintf(path, sizeof(path), "/proc/self/task/%d/stat", tid);
+    FILE *f = fopen(path, "r");
+    const char *end = f && fgets(text, sizeof(text), f) ? strrchr(text, ')') : NULL;
+    if (f)
+        (void)fclose(f);
+    return end && end[1] ? end[2] : '?';
 }
 
-static void unblock(pthread_t threads[3], cc_error_code want, cc_error_code or)
+/* Starts a command that does nothing, and the calls that wait for it; returns when they wait. A wait for the library's
+ * own locks looks the same from here, so what the calls return has to hold for one that comes late too. */
+static void block(struct blocked *b)
 {
-    for (int i = 0; i < 3; i++) {
-        void *result;
-        pthread_join(threads[i], &result);
-        CHECK((cc_error_code)(intptr_t)result == want || (cc_error_code)(intptr_t)result == or);
+    static void *(*const calls[CALLS])(void *) = {blocked_read, blocked_write, blocked_wait};
+    memset(b, 0, sizeof(*b));
+    b->cmd = make("exec sleep 1000");
+    CHECK_OK(cc_cmd_stdin_pipe(b->cmd, &b->in, &err), err);
+    CHECK_OK(cc_cmd_stdout_pipe(b->cmd, &b->out, &err), err);
+    start(b->cmd);
+    for (int i = 0; i < CALLS; i++)
+        CHECK(pthread_create(&b->threads[i], NULL, calls[i], b) == 0);
+    for (int i = 0; i < CALLS; i++)
+        while (!b->tids[i] || thread_state(b->tids[i]) != 'S')
+            (void)sched_yield();
+}
+
+/* Waits until they have returned; each pipe's call with `pipes` or `or`, the wait with `wait` or `or`. */
+static void unblock(struct blocked *b, cc_error_code pipes, cc_error_code wait, cc_error_code or)
+{
+    for (int i = 0; i < CALLS; i++) {
+        pthread_join(b->threads[i], NULL);
+        if (b->results[i] != or)
+            CHECK_EQ_INT(b->results[i], i == WAITS ? wait : pipes);
     }
 }
 
 static void test_ends(void)
 {
-    pthread_t threads[3];
-    cc_cmd cmd, served;
+    struct blocked b;
+    cc_cmd served;
     int never[2];
-    block(threads, &cmd);
-    cc_cmd_free(cmd);
-    unblock(threads, CC_ERR_ALREADY_CLOSED, CC_ERR_CANCELLED);
-    block(threads, &cmd);
+    for (int i = 0; i < 20; i++) { /* the pipes are closed, whatever the program's death does to them meanwhile */
+        block(&b);
+        cc_cmd_free(b.cmd);
+        unblock(&b, CC_ERR_ALREADY_CLOSED, CC_ERR_CANCELLED, CC_ERR_INVALID_HANDLE);
+    }
+    block(&b);
     CHECK_EQ_STR(guest_sh(vm, "(sleep 0.2; echo o > /proc/sysrq-trigger) >/dev/null 2>&1 &", NULL), "");
-    unblock(threads, CC_ERR_NOT_RUNNING, CC_ERR_NOT_RUNNING);
+    unblock(&b, CC_ERR_NOT_RUNNING, CC_ERR_NOT_RUNNING, CC_ERR_NOT_RUNNING);
     CHECK_OK(cc_instance_close(vm, &err), err);
     CHECK_OK(cc_instance_new(source, NULL, &vm, &err), err);
     /* A close while descriptors that nobody serves are being copied. */
@@ -730,10 +767,10 @@ static void test_ends(void)
     served = make("exec cat");
     CHECK_OK(cc_cmd_set_stdin_fd(served, never[0], &err), err);
     start(served);
-    block(threads, &cmd);
+    block(&b);
     CHECK_OK(cc_instance_close(vm, &err), err);
-    unblock(threads, CC_ERR_NOT_RUNNING, CC_ERR_ALREADY_CLOSED);
-    failed(cc_read_pipe_close(blocked_out, &err), CC_ERR_ALREADY_CLOSED, 0);
+    unblock(&b, CC_ERR_NOT_RUNNING, CC_ERR_NOT_RUNNING, CC_ERR_ALREADY_CLOSED);
+    failed(cc_read_pipe_close(b.out, &err), CC_ERR_ALREADY_CLOSED, 0);
     close(never[0]);
     close(never[1]);
 }
