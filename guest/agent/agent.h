@@ -284,6 +284,7 @@ bool work_too_much(void); /* refuse requests that need a worker */
 
 /* ---- tree.c, path.c, slow.c, handle.c ------------------------------------------------------ */
 
+int make_dir(const char *path, mode_t mode);  /* -1 and errno */
 int make_dirs(const char *path, mode_t mode); /* mkdir -p; 0 or errno */
 int remove_one(int dir, const char *path);    /* a file or an empty directory; 0 or errno */
 int remove_all(const char *path);             /* rm -rf; 0 or errno */

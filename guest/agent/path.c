@@ -70,10 +70,7 @@ static void run_remove_all(struct op *o)
 
 static void run_mkdir(struct op *o)
 {
-    mode_t mode = (mode_t)o->n[0] & 07777;
-    check(o, mkdir(o->path, mode));
-    if (!o->err && mode & (S_ISUID | S_ISGID)) /* which mkdir does not look at */
-        check(o, chmod(o->path, mode));
+    check(o, make_dir(o->path, (mode_t)o->n[0] & 07777));
 }
 
 static void run_mkdir_all(struct op *o)

@@ -15,6 +15,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+/* mkdir with exactly these bits: it does not look at set-user-ID and set-group-ID itself. */
+int make_dir(const char *path, mode_t mode)
+{
+    return mkdir(path, mode) || (mode & (S_ISUID | S_ISGID) && chmod(path, mode)) ? -1 : 0;
+}
+
 int make_dirs(const char *path, mode_t mode)
 {
     struct stat st;
@@ -29,7 +35,7 @@ int make_dirs(const char *path, mode_t mode)
         if (*p != '/')
             continue;
         *p = 0;
-        if (mkdir(copy, mode) && errno != EEXIST)
+        if (make_dir(copy, mode) && errno != EEXIST)
             err = errno;
         *p = '/';
     }
@@ -173,38 +179,41 @@ static void clear(struct walk *w, int parent)
     }
 }
 
-/* The last element of a path without the slashes behind it; cuts it off, so that `path` is its directory. */
-static const char *split(char *path)
+/* The last element of a path, whose slashes at the end are cut off: they would mean what a link leads to. */
+static char *last_element(char *path)
 {
     size_t n = strlen(path);
     char *slash;
     while (n > 1 && path[n - 1] == '/')
         path[--n] = 0;
     slash = strrchr(path, '/');
-    if (!slash) {
-        /* The directory is ".": there is no room to say so in front. */
-        return path;
-    }
-    *slash = 0;
-    return slash + 1;
+    return slash ? slash + 1 : path;
+}
+
+/* The directory that `name`, the last element of `path`, is in; cuts it off. */
+static int open_parent(char *path, char *name)
+{
+    if (name == path)
+        return open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    name[-1] = 0;
+    return open(*path ? path : "/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 }
 
 int remove_all(const char *path)
 {
     struct walk w = {0};
-    char *copy;
-    const char *name;
+    char *copy, *name;
     int parent, err;
     if (!*path)
         return 0; /* as Go */
     copy = join(path, "", "");
-    name = split(copy);
-    err = !strcmp(name, ".") || !strcmp(name, "..") ? EINVAL : !*name ? EBUSY : remove_one(AT_FDCWD, path);
+    name = last_element(copy);
+    err = !strcmp(name, ".") || !strcmp(name, "..") ? EINVAL : !*name ? EBUSY : remove_one(AT_FDCWD, copy);
     if (err != ENOTEMPTY && err != EEXIST) {
         free(copy);
         return err == ENOENT ? 0 : err;
     }
-    parent = open(name == copy ? "." : *copy ? copy : "/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    parent = open_parent(copy, name);
     err = parent < 0 ? errno : enter(&w, parent, name);
     if (err == 0) {
         clear(&w, parent);
