@@ -286,6 +286,8 @@ static cc_error_code cci_archive_open(struct cci_archive *a, const struct cci_st
         }
         if (!code)
             code = cci_tar_finish(&pass->tar, err);
+        if (code == CC_ERR_IO && err && !err->path) /* the tar's own words, which know of no file */
+            (void)cci_fail_within(err, code, "this is no image file, or a damaged one");
         cci_tar_free(&pass->tar);
     }
     cci_os_close(packed);

@@ -220,7 +220,9 @@ static cc_error_code cci_archive_list(struct cci_archive_images *l, struct cci_a
         code = cci_fail(
             err, CC_ERR_IO, a->path,
             l->absent ? "the image file lists images, but holds none of them"
-                      : "the file is no image: it has neither manifest.json (docker save) nor index.json (OCI layout)");
+            : index || docker
+                ? "the image file lists no images"
+                : "the file is no image: it has neither manifest.json (docker save) nor index.json (OCI layout)");
     return code;
 }
 

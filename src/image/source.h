@@ -390,10 +390,10 @@ static cc_error_code cci_image_load_tar(struct cci_store *store, const char *pat
         return cci_fail_nomem(err);
     cc_error_code code = cci_archive_open(&archive, store, file, wait, err);
     cci_mem_free(file);
-    if (code)
-        return code;
-    code = cci_image_load_archive(store, &archive, reference, want, out, err);
-    cci_archive_close(&archive);
+    if (!code) {
+        code = cci_image_load_archive(store, &archive, reference, want, out, err);
+        cci_archive_close(&archive);
+    }
     if (code && err && !err->path)
         err->path = cci_mem_strdup(path);
     return code;

@@ -294,8 +294,14 @@ static cc_error_code cci_docker_credentials(const char *registry, const struct c
                 err->path = cci_mem_strdup(path);
         }
     }
-    if (!code && hit.helper)
+    if (!code && hit.helper) {
         code = cci_docker_ask(hit.helper, registry, wait, out, &found, err);
+        if (code == CC_ERR_IO) { /* a helper that is not there was hardly meant by who sees this */
+            char *within = cci_mem_printf("asking the credential helper that %s names", path);
+            (void)cci_fail_within(err, code, within ? within : "asking the credential helper");
+            cci_mem_free(within);
+        }
+    }
     if (!code && !found) {
         *out = hit.creds;
         memset(&hit.creds, 0, sizeof(hit.creds));

@@ -140,7 +140,7 @@ static cc_error_code cci_name_path(struct cci_name *out, const char *text, size_
     if (!cci_name_repository(repo, repo_n))
         return cci_name_bad(text, "repository", repo, repo_n,
                             "it has parts of lower-case letters and digits, with '.', '_', '__' or '-' inside of them, "
-                            "separated by '/'",
+                            "separated by '/', and up to 255 characters",
                             err);
     bool hub = !domain || (domain == 9 && memcmp(text, "docker.io", 9) == 0) ||
                (domain == 15 && memcmp(text, "index.docker.io", 15) == 0);

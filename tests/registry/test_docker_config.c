@@ -241,7 +241,8 @@ static void test_whole_file(void)
     (void)snprintf(path, sizeof(path), "%s/config.json", folder);
     FILE *f = fopen(path, "w");
     CHECK(f != NULL);
-    CHECK(fputs("{\"credHelpers\":{\"r.example\":\"good\",\"n.example\":\"none\"},\"auths\":{\"n.example\":{\"auth\":"
+    CHECK(fputs("{\"credHelpers\":{\"r.example\":\"good\",\"n.example\":\"none\",\"h.example\":\"absent\"},\"auths\":{"
+                "\"n.example\":{\"auth\":"
                 "\"dTpw\"}}}",
                 f) >= 0);
     CHECK(fclose(f) == 0);
@@ -250,6 +251,10 @@ static void test_whole_file(void)
     cci_credentials_free(&c);
     CHECK_OK(cci_docker_credentials("n.example", &wait, &c, &err), err); /* the helper has none; the file has */
     CHECK_EQ_STR(c.username, "u");
+    cci_credentials_free(&c);
+    CHECK_EQ_INT(cci_docker_credentials("h.example", &wait, &c, &err), CC_ERR_IO); /* which file to mend is said */
+    CHECK(strstr(err.message, path) && strstr(err.message, "docker-credential-absent"));
+    cci_error_release(&err);
     cci_credentials_free(&c);
     CHECK(truncate(path, 20) == 0);
     CHECK_EQ_INT(cci_docker_credentials("r.example", &wait, &c, &err), CC_ERR_IO);

@@ -83,6 +83,12 @@ check "has an ID and no name" says "$out" "Loaded image ID: sha256:"
 check "load an image layout" run 0 load ./layout
 check "load what is not there" run 1 load ./nothing
 check "the message has the path" says "$err" nothing
+echo "not an image, but longer than one block of a tar would be, if there were one: $(seq 300)" >text
+check "load what is no image" run 1 load ./text
+check "the message has its path and says so" says "$err" "crumble: ./text: this is no image file"
+mkdir empty && echo '{"imageLayoutVersion": "1.0.0"}' >empty/oci-layout && echo '{"schemaVersion": 2, "manifests": []}' >empty/index.json
+check "load an image layout of nothing" run 1 load ./empty
+check "the message says what it lacks" says "$err" "lists no images"
 # A file of an image whose name would colour the terminal, and that cannot be taken: too many attributes.
 python3 - "$PWD/red.tar" <<'END' || exit 1
 import hashlib, io, json, sys, tarfile
