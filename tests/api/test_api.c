@@ -12,6 +12,8 @@
 #include <sched.h>
 #include <unistd.h>
 
+#include "../asleep.h"
+
 #define IMAGE "build/tests/busybox.tar"
 
 static cc_error err;
@@ -313,7 +315,7 @@ static void test_settings(void)
 /* ---- Other threads ------------------------------------------------------------------------------------------- */
 
 struct job {
-    pthread_t thread;
+    struct asleep thread;
     cc_error_code (*fn)(struct job *job);
     cc_handle h, token;
     cc_error_code code;
@@ -333,12 +335,12 @@ static void job_start(struct job *j, cc_error_code (*fn)(struct job *job), cc_ha
     j->fn = fn;
     j->h = h;
     j->done = false;
-    CHECK(pthread_create(&j->thread, NULL, job_main, j) == 0);
+    asleep_begin(&j->thread, job_main, j);
 }
 
 static cc_error_code job_end(struct job *j)
 {
-    CHECK(pthread_join(j->thread, NULL) == 0);
+    (void)asleep_join(&j->thread);
     return j->code;
 }
 
@@ -459,7 +461,7 @@ static void test_close_waits_for_commands(void)
     job_start(&job, do_close, vm);
     while (cc_instance_is_running(vm))
         (void)sched_yield();
-    usleep(30000);
+    asleep_wait(&job.thread);
     bool early = __atomic_load_n(&job.done, __ATOMIC_ACQUIRE);
     cci_object_unref(o);
     CHECK_EQ_INT(job_end(&job), CC_OK);

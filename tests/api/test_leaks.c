@@ -79,7 +79,7 @@ static void same_as(const struct count *before)
 {
     struct count now = count_all();
     /* The kernel lists a thread for a moment longer than it takes to join it. */
-    for (int i = 0; i < 2000 && now.threads > before->threads; i++) {
+    for (int i = 0; i < 20000 && now.threads > before->threads; i++) {
         (void)usleep(1000);
         now = count_all();
     }

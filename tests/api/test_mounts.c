@@ -159,6 +159,7 @@ static void test_coherence(void)
     CHECK_EQ_STR(sh("cat /mnt/rw/late"), "here\n");
     CHECK_EQ_STR(sh("stat -c %s /mnt/rw/late"), "5\n");
     host("echo and more >>rw/late && mv rw/dir rw/moved && rm rw/c");
+    /* What the guest has looked at it may believe for a second. */
     CHECK_EQ_STR(sh("sleep 1.1; stat -c %s /mnt/rw/late; ls -d /mnt/rw/dir /mnt/rw/c 2>/dev/null; ls /mnt/rw/moved"),
                  "14\nx\n");
     /* An open file keeps being read as it grows. */

@@ -18,6 +18,7 @@
 #include <sched.h>
 #include <unistd.h>
 
+#include "../asleep.h"
 #include "guest_sh.h"
 
 static cc_oci_client client;
@@ -196,45 +197,44 @@ static void *wait_on_it(void *cmd)
 
 static void test_several_wait_for_one(void)
 {
-    const char *args[] = {"-c", "sleep 0.3; exit 9", NULL};
-    pthread_t t[3];
+    const char *args[] = {"-c", ": </tmp/gate; exit 9", NULL};
+    struct asleep t[3];
     cc_cmd cmd;
-    void *ok;
+    (void)sh("mkfifo /tmp/gate");
     CHECK_OK(cc_cmd_new(vm, "sh", args, &cmd, &err), err);
     CHECK_EQ_INT(cc_cmd_wait(cmd, NULL, NULL), CC_ERR_INVALID_ARGUMENT);
     CHECK_OK(cc_cmd_start(cmd, &err), err);
     for (int i = 0; i < 3; i++)
-        CHECK(pthread_create(&t[i], NULL, wait_on_it, &cmd) == 0);
+        asleep_start(&t[i], wait_on_it, &cmd);
+    (void)sh(": >/tmp/gate");
     for (int i = 0; i < 3; i++)
-        CHECK(pthread_join(t[i], &ok) == 0 && ok);
+        CHECK(asleep_join(&t[i]));
     CHECK_EQ_INT(cc_cmd_exit_code(cmd), 9);
     cc_cmd_free(cmd);
 }
 
-static void *cancel_soon(void *token)
+static void *wait_in_vain(void *cmd)
 {
-    usleep(100000);
-    (void)cc_cancel_token_cancel(*(cc_cancel_token *)token, NULL);
-    return NULL;
+    return cc_cmd_wait(*(cc_cmd *)cmd, NULL, NULL) == CC_ERR_CANCELLED ? cmd : NULL;
 }
 
 static void test_cancelled_wait_kills(void)
 {
-    const char *args[] = {"-c", "echo $$ >/tmp/pid; sleep 1000", NULL};
+    const char *args[] = {"-c", "echo $$ >/tmp/pid; : >/tmp/ready; sleep 1000", NULL};
     cc_cancel_token token;
-    pthread_t t;
+    struct asleep t;
     cc_cmd cmd;
+    (void)sh("mkfifo /tmp/ready");
     CHECK_OK(cc_cancel_token_new(&token, &err), err);
     CHECK_OK(cc_cmd_new(vm, "sh", args, &cmd, &err), err);
     CHECK_OK(cc_cmd_set_cancel(cmd, token, &err), err);
     CHECK_OK(cc_cmd_start(cmd, &err), err);
-    CHECK(pthread_create(&t, NULL, cancel_soon, &token) == 0);
-    failed(cc_cmd_wait(cmd, NULL, &err), CC_ERR_CANCELLED);
-    CHECK(pthread_join(t, NULL) == 0);
-    CHECK_EQ_STR(
-        sh("p=$(cat /tmp/pid); i=0; while kill -0 $p 2>/dev/null && [ $i -lt 100 ]; do sleep 0.05; i=$((i+1)); "
-           "done; kill -0 $p 2>/dev/null || echo gone"),
-        "gone\n");
+    (void)sh("cat /tmp/ready");
+    asleep_start(&t, wait_in_vain, &cmd);
+    CHECK_OK(cc_cancel_token_cancel(token, &err), err);
+    CHECK(asleep_join(&t));
+    CHECK_EQ_STR(sh("p=$(cat /tmp/pid); while kill -0 $p 2>/dev/null; do sleep 0.05; done; echo gone: $((p > 1))"),
+                 "gone: 1\n");
     failed(cc_instance_wait_with(vm, token, &err), CC_ERR_CANCELLED);
     cc_cmd_free(cmd);
     cc_cancel_token_free(token);
@@ -250,9 +250,7 @@ static void test_token_kills_without_a_wait(void)
     CHECK_OK(cc_cmd_set_cancel(cmd, token, &err), err);
     CHECK_OK(cc_cmd_start(cmd, &err), err);
     CHECK_OK(cc_cancel_token_cancel(token, &err), err);
-    CHECK_EQ_STR(sh("i=0; while pidof sleep >/dev/null && [ $i -lt 100 ]; do usleep 50000; i=$((i+1)); done; "
-                    "pidof sleep || echo gone"),
-                 "gone\n");
+    CHECK_EQ_STR(sh("while pidof sleep >/dev/null; do usleep 50000; done; echo gone"), "gone\n");
     cc_cmd_free(cmd);
     cc_cancel_token_free(token);
 }
@@ -264,9 +262,7 @@ static void test_freed_command_is_killed(void)
     CHECK_OK(cc_cmd_new(vm, "sleep", args, &cmd, &err), err);
     CHECK_OK(cc_cmd_start(cmd, &err), err);
     cc_cmd_free(cmd);
-    CHECK_EQ_STR(sh("i=0; while pidof sleep >/dev/null && [ $i -lt 100 ]; do usleep 50000; i=$((i+1)); done; "
-                    "pidof sleep || echo gone"),
-                 "gone\n");
+    CHECK_EQ_STR(sh("while pidof sleep >/dev/null; do usleep 50000; done; echo gone"), "gone\n");
 }
 
 static void test_hungry_and_many(void)

@@ -4,9 +4,11 @@
  *     vsock_peer echo PORT     listens; sends back what each connection sends, until its end, then closes it
  *     vsock_peer deaf PORT     listens, accepts one, and never reads
  *     vsock_peer say PORT TEXT connects to the host, sends TEXT, and prints what comes until the end
- *     vsock_peer flood PORT N  makes N connections to the host, prints how many were taken and stay, and closes them
+ *     vsock_peer flood PORT N  makes N connections to the host, more than it keeps; prints how many stay, and closes
+ * them
  */
 #include <linux/vm_sockets.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -77,7 +79,10 @@ int main(int argc, char **argv)
         for (int i = 0; i < want && i < 1000; i++)
             if ((fd[taken] = dial(argv[2])) >= 0)
                 taken++;
-        usleep(200000); /* those beyond the backlog are reset */
+        /* Those beyond the backlog are closed again, in the order in which they came: the last one is the last event.
+         */
+        struct pollfd last = {taken ? fd[taken - 1] : -1, POLLIN, 0};
+        (void)poll(&last, 1, taken ? -1 : 0);
         int stay = 0;
         for (int i = 0; i < taken; i++)
             stay += recv(fd[i], buf, 1, MSG_DONTWAIT) < 0 && send(fd[i], "", 1, MSG_NOSIGNAL) == 1;

@@ -2,6 +2,7 @@
  * Docker's client configuration, and credential helpers run as programs.
  */
 #define _GNU_SOURCE
+#include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -186,20 +187,19 @@ static void test_helper_fails(void)
 
 struct canceller {
     struct cci_cancel *token;
-    char ready[300]; /* the helper makes this file when it runs */
+    char ready[300]; /* a named pipe: the helper opens it when it runs */
 };
 
 static void cancel_when_ready(void *ctx)
 {
     struct canceller *c = ctx;
-    while (access(c->ready, F_OK) != 0)
-        usleep(1000);
+    close(open(c->ready, O_RDONLY | O_CLOEXEC));
     cci_cancel_fire(c->token);
 }
 
 static void test_helper_hangs(void)
 {
-    char script[400];
+    char script[400], gate[300];
     struct cci_wait wait = {cci_os_now() + 200000000u, NULL};
     write_helper("hangs", "exec sleep 1000\n");
     helper_fails("hangs", &wait, CC_ERR_TIMEOUT, "did not end in time");
@@ -208,18 +208,23 @@ static void test_helper_hangs(void)
     wait.deadline = cci_os_now() + 200000000u;
     helper_fails("quiet", &wait, CC_ERR_TIMEOUT, "did not end in time");
     /* Its child keeps the output open: that is not waited for. */
-    write_helper("leaves", "sleep 5 & echo '{\"Username\":\"u\",\"Secret\":\"p\"}'\n");
+    (void)snprintf(gate, sizeof(gate), "%s/gate", folder);
+    CHECK(mkfifo(gate, 0600) == 0);
+    (void)snprintf(script, sizeof(script), "cat %s & echo '{\"Username\":\"u\",\"Secret\":\"p\"}'\n", gate);
+    write_helper("leaves", script);
     struct cci_credentials c;
     cc_error err;
     bool found;
-    wait.deadline = cci_os_now() + (uint64_t)4 * 1000000000u;
+    wait.deadline = cci_os_now() + (uint64_t)30 * 1000000000u;
     CHECK_OK(ask("leaves", "r.example", &wait, &c, &found, &err), err);
+    close(open(gate, O_WRONLY | O_CLOEXEC)); /* now the child may end */
     CHECK_EQ_STR(c.username, "u");
     cci_credentials_free(&c);
     struct canceller k = {cci_cancel_new(), ""};
     struct cci_thread t;
     (void)snprintf(k.ready, sizeof(k.ready), "%s/ready", folder);
-    (void)snprintf(script, sizeof(script), "touch %s; exec sleep 1000\n", k.ready);
+    (void)snprintf(script, sizeof(script), ": >%s; exec sleep 1000\n", k.ready);
+    CHECK(mkfifo(k.ready, 0600) == 0);
     write_helper("cancelled", script);
     CHECK(cci_thread_new(&t, "test", cancel_when_ready, &k) == 0);
     wait = (struct cci_wait){CCI_FOREVER, k.token};

@@ -65,6 +65,7 @@ class Cutter:
 
     def __init__(self, registry, cut_after, times, hold=False):
         self.left, self.ranges, self.sent, self.over, outer = times, [], 0, threading.Event(), self
+        self.changed = threading.Condition()  # more was sent
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def log_message(self, *args):
@@ -93,7 +94,9 @@ class Cutter:
                 if "/blobs/" in self.path and len(body) > cut_after and outer.left:
                     outer.left -= 1
                     body = body[:cut_after]
-                outer.sent += len(body)
+                with outer.changed:
+                    outer.sent += len(body)
+                    outer.changed.notify_all()
                 try:
                     self.wfile.write(body)
                     if hold and len(body) == cut_after:

@@ -25,9 +25,9 @@ machine_left() {
     done
     return 1
 }
-# Waits up to ten seconds for a condition.
+# Waits up to a minute for a condition: processes of others tell nobody when they begin or end.
 within() {
-    for _ in $(seq 100); do
+    for _ in $(seq 600); do
         "$@" && return 0
         sleep 0.1
     done
