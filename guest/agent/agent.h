@@ -27,6 +27,7 @@
  *   copy.c     trees, in and out
  *   watch.c    what happens to files
  *   handle.c   open files
+ *   slots.c    their numbers
  *   slow.c     which file systems may keep one waiting
  *   slowfile.c reading and writing whole files there
  *   mount.c    shares of the host
@@ -281,6 +282,13 @@ struct work {
 void work_init(void);
 void work_start(struct work *w);
 bool work_too_much(void); /* refuse requests that need a worker */
+
+/* ---- slots.c: numbers for what the host keeps open ----------------------------------------- */
+
+uint64_t slot_put(void *what);    /* a number that nothing had before */
+void *slot_find(uint64_t number); /* NULL: it was taken out, or never was one */
+void slot_take(uint64_t number);  /* one that finds something */
+uint32_t slots_in_use(void);
 
 /* ---- tree.c, path.c, slow.c, handle.c ------------------------------------------------------ */
 

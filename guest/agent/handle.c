@@ -1,8 +1,8 @@
 /*
  * Open files of the host.
  *
- * A handle is {generation:32, slot:32}, so that a stale one never finds a newer file. The kernel keeps the position:
- * one request is one read or write, and those of several threads of the host never mix.
+ * A handle is a number of slots.c. The kernel keeps the position: one request is one read or write, and those of
+ * several threads of the host never mix.
  *
  * Where a request is done:
  *   - of a file on a disk: at once, on the loop; what may take long (sync, truncate) by a worker;
@@ -45,7 +45,7 @@ struct queue {
 struct handle {
     struct source src; /* fd; in the loop while something waits for it */
     struct work work;  /* slow: the closing */
-    uint32_t slot;
+    uint64_t number;
     unsigned refs; /* the table's, and one for each task */
     bool closed;
     bool regular, fifo, slow;
@@ -57,14 +57,9 @@ struct handle {
     int err;           /* of closing */
 };
 
-static struct slot {
-    struct handle *h;
-    uint32_t generation, next_free;
-} * slots;
-static uint32_t slot_count, slot_cap, first_free, in_use; /* first_free: slot number + 1 */
 static unsigned tasks;
 
-/* ---- the table ------------------------------------------------------------------------------- */
+/* ---- opening and closing --------------------------------------------------------------------- */
 
 static bool too_many(void)
 {
@@ -72,25 +67,7 @@ static bool too_many(void)
     uint64_t limit = MAX_HANDLES;
     if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur / 2 < limit)
         limit = files.rlim_cur / 2; /* the rest is for commands and streams */
-    return in_use >= limit;
-}
-
-static uint32_t slot_take(void)
-{
-    uint32_t s;
-    if (first_free) {
-        s = first_free - 1;
-        first_free = slots[s].next_free;
-    } else {
-        if (slot_count == slot_cap) {
-            slot_cap = slot_cap ? slot_cap * 2 : 16;
-            slots = must(realloc(slots, slot_cap * sizeof *slots));
-        }
-        s = slot_count++;
-        slots[s] = (struct slot){.generation = 1};
-    }
-    in_use++;
-    return s;
+    return slots_in_use() >= limit;
 }
 
 int handle_new(int fd, mode_t mode, bool slow, uint64_t *out)
@@ -109,27 +86,8 @@ int handle_new(int fd, mode_t mode, bool slow, uint64_t *out)
     h->in_turn.last = &h->in_turn.first;
     h->reads.last = &h->reads.first;
     h->writes.last = &h->writes.first;
-    h->slot = slot_take();
-    slots[h->slot].h = h;
-    *out = (uint64_t)slots[h->slot].generation << 32 | h->slot;
+    *out = h->number = slot_put(h);
     return 0;
-}
-
-static struct handle *handle_find(uint64_t handle)
-{
-    uint32_t s = (uint32_t)handle;
-    return s < slot_count && slots[s].generation == handle >> 32 ? slots[s].h : NULL;
-}
-
-static void handle_forget(struct handle *h)
-{
-    struct slot *s = &slots[h->slot];
-    s->h = NULL;
-    in_use--;
-    if (++s->generation == 0)
-        return; /* all its numbers are used up */
-    s->next_free = first_free;
-    first_free = h->slot + 1;
 }
 
 static void closed(struct handle *h, int err)
@@ -408,7 +366,7 @@ static void cancel(struct queue *q)
 
 static void handle_close(struct handle *h, uint64_t id)
 {
-    handle_forget(h);
+    slot_take(h->number);
     h->closed = true;
     h->close_id = id;
     cancel(&h->reads);
@@ -438,7 +396,7 @@ bool handle_request(uint32_t type, uint64_t id, struct cci_proto_reader *in)
     size_t n = 0;
     if (type < CCI_MSG_FILE_READ || type > CCI_MSG_FILE_CLOSE)
         return false;
-    h = handle_find(cci_proto_get64(in));
+    h = slot_find(cci_proto_get64(in));
     first = cci_proto_get64(in);
     second = type == CCI_MSG_FILE_WRITE ? 0 : cci_proto_get64(in);
     if (type == CCI_MSG_FILE_WRITE)
