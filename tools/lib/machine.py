@@ -40,10 +40,13 @@ def qemu_binary(arch):
 
 
 def _init_binary():
-    """The compiled PID 1, kept by the hash of its source."""
+    """The compiled PID 1, kept by the hash of its sources."""
     source = os.path.join(cache.CHECKOUT, "tools", "riginit.c")
-    with open(source, "rb") as handle:
-        key = hashlib.sha256(handle.read()).hexdigest()[:16]
+    digest = hashlib.sha256()
+    for path in (source, source[:-2] + "_machine.h", source[:-2] + "_port.h"):
+        with open(path, "rb") as handle:
+            digest.update(handle.read())
+    key = digest.hexdigest()[:16]
     binary = cache.path("rig", f"init-{key}")
     if not os.path.exists(binary):
         temporary = f"{binary}.{os.getpid()}"
