@@ -894,13 +894,14 @@ typedef struct {
 /* Releases what a cc_file_info holds and zeroes it; not the structure itself. NULL is fine. */
 CC_API void cc_file_info_free(cc_file_info *info);
 
-/* The whole file (os.ReadFile); more than 1 GiB is CC_ERR_IO. A zero byte follows the *len bytes. Free *out with
- * cc_free_bytes. */
+/* The whole file (os.ReadFile); more than 1 GiB is CC_ERR_IO. A FIFO is read from its first writer on until there is
+ * none any more. A zero byte follows the *len bytes. Free *out with cc_free_bytes. */
 CC_API cc_error_code cc_fs_read_file(cc_instance inst, const char *path, uint8_t **out, size_t *len, cc_error *err);
 
 /*
  * Makes the file hold exactly `len` bytes of `data` (os.WriteFile): an existing one is truncated and keeps its mode,
- * a new one gets `perm`, whatever the guest's umask. `data` may be NULL when len is 0.
+ * a new one gets `perm`, whatever the guest's umask. `data` may be NULL when len is 0. A FIFO that nobody reads is
+ * ENXIO (6); one that is full, or a terminal, is waited for.
  */
 CC_API cc_error_code cc_fs_write_file(cc_instance inst, const char *path, const uint8_t *data, size_t len,
                                       cc_file_mode perm, cc_error *err);

@@ -172,6 +172,7 @@ struct feed {
     enum { FEED_GATHER, FEED_ANNOUNCED, FEED_ATTACHED, FEED_TAIL, FEED_DROP, FEED_DONE } state;
     bool held;       /* a pipe: ATTACH is confirmed */
     bool tty;        /* a terminal: EIO is its end */
+    bool fifo;       /* it has no end before the first writer came */
     bool pollable;   /* epoll can watch the descriptor (a regular file it cannot) */
     bool ended;      /* END is staged or sent */
     uint8_t *buf;    /* CCI_PROTO_HEADER spare bytes, then data */
@@ -302,6 +303,7 @@ bool path_request(uint32_t type, uint64_t id, struct cci_proto_reader *in);
 bool handle_request(uint32_t type, uint64_t id, struct cci_proto_reader *in);
 /* Gives an open descriptor a handle. 0, or an errno, and the descriptor is closed. */
 int handle_new(int fd, mode_t mode, bool slow, uint64_t *handle);
+bool fifo_is_new(int fd); /* it gave no bytes, because nobody has opened it for writing yet */
 
 void dir_read(uint64_t id, struct cci_proto_reader *in);
 void copy_request(uint64_t id, struct cci_proto_reader *in, bool out);
@@ -311,11 +313,12 @@ int stream_send(int fd, const uint8_t *p, size_t n);
 int stream_end(int fd, uint64_t id, int status, const char *what);
 
 void file_read_open(uint64_t id, int fd, const struct stat *st); /* READ_FILE from here on; fd is taken over */
-int write_all(int fd, const uint8_t *p, size_t n);               /* 0 or errno */
+int write_all(int fd, const uint8_t *p, size_t n);               /* 0 or errno; waits, where it is no regular file */
 bool stream_receive(int fd, uint8_t *p, size_t n);               /* as stream_send */
 
 void slow_read(uint64_t id, const char *path);
-void slow_write(uint64_t id, const char *path, mode_t mode, bool streamed, const uint8_t *p, size_t n);
+/* fd: the file if it is open, which is taken over; else -1 */
+void slow_write(uint64_t id, const char *path, int fd, mode_t mode, bool streamed, const uint8_t *p, size_t n);
 void slow_init(void);
 bool slow_anywhere(void); /* somewhere a file system is mounted that may keep one waiting for long */
 bool slow_file(int fd);   /* this file is on one */

@@ -85,6 +85,8 @@ static void gather(struct feed *f)
         ssize_t n = take(f, scratch, room);
         if (n < 0 && errno == EAGAIN && f->pollable)
             return; /* epoll says when there is more */
+        if (n == 0 && f->fifo && !f->len && fifo_is_new(f->src.fd))
+            return;
         if (n <= 0) {
             finish(f, n < 0 ? errno : 0);
             return;

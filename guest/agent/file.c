@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -40,6 +41,7 @@ void file_read_open(uint64_t id, int fd, const struct stat *st)
                  read_settled);
     if (S_ISREG(st->st_mode))
         f->size = (uint64_t)st->st_size;
+    f->fifo = S_ISFIFO(st->st_mode);
     feed_start(f);
 }
 
@@ -77,8 +79,9 @@ struct writing {
 int write_all(int fd, const uint8_t *p, size_t n)
 {
     while (n) {
+        struct pollfd room = {.fd = fd, .events = POLLOUT};
         ssize_t k = write(fd, p, n);
-        if (k < 0 && errno == EINTR)
+        if (k < 0 && (errno == EINTR || (errno == EAGAIN && poll(&room, 1, -1) >= 0)))
             continue;
         if (k < 0)
             return errno;
@@ -124,18 +127,23 @@ void file_write(uint64_t id, struct cci_proto_reader *in)
     size_t n;
     const uint8_t *p = cci_proto_get_bytes(in, &n);
     struct writing *w;
+    struct stat st;
     int fd, err;
     if (!path || in->bad) {
         reply(id, EPROTO, "malformed request");
         return;
     }
     if (slow_anywhere()) {
-        slow_write(id, path, mode, streamed, p, n);
+        slow_write(id, path, -1, mode, streamed, p, n);
         return;
     }
     fd = openat(AT_FDCWD, path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, mode);
     if (fd < 0) {
         reply(id, errno, "open");
+        return;
+    }
+    if (fstat(fd, &st) == 0 && !S_ISREG(st.st_mode)) {
+        slow_write(id, path, fd, mode, streamed, p, n); /* a FIFO or terminal may be full */
         return;
     }
     if (streamed) {

@@ -143,11 +143,12 @@ static struct task *queue_take(struct queue *q)
     return t;
 }
 
-/* A FIFO that nobody writes to gives end of file; before the first writer came, as Go's open, it waits. */
-static bool nobody_yet(const struct handle *h)
+/* A FIFO that nobody writes to gives end of file; before the first writer came, as Go's open, it waits. One may have
+ * come just now, and written. */
+bool fifo_is_new(int fd)
 {
-    struct pollfd p = {.fd = h->src.fd, .events = POLLIN};
-    return h->fifo && poll(&p, 1, 0) == 0;
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+    return poll(&p, 1, 0) == 0 || (p.revents & POLLIN);
 }
 
 static void run_read(struct task *t)
@@ -156,7 +157,7 @@ static void run_read(struct task *t)
     do {
         k = read(t->h->src.fd, t->data, t->n);
     } while (k < 0 && errno == EINTR);
-    t->err = k < 0 ? errno : k == 0 && t->n && nobody_yet(t->h) ? EAGAIN : 0;
+    t->err = k < 0 ? errno : k == 0 && t->n && t->h->fifo && fifo_is_new(t->h->src.fd) ? EAGAIN : 0;
     t->done = k > 0 ? (size_t)k : 0;
 }
 

@@ -1,5 +1,6 @@
 /*
- * READ_FILE and WRITE_FILE while something slow is mounted (slow.c): all that may wait is done by workers.
+ * READ_FILE and WRITE_FILE while something slow is mounted (slow.c), and WRITE_FILE of what is no regular file: all
+ * that may wait is done by workers.
  *
  * A worker opens the file, and reads or writes what fits a message. What is larger is announced, and a worker does
  * blocking I/O between file and connection once the host has attached. A file that is not a regular one after all
@@ -106,7 +107,8 @@ static void finish_write(struct slow *s)
 
 static void start_write(struct slow *s)
 {
-    s->fd = open(s->path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, s->mode);
+    if (s->fd < 0)
+        s->fd = open(s->path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, s->mode);
     if (s->fd < 0)
         fail(s, errno, "open");
     if (s->err || s->streamed)
@@ -235,16 +237,19 @@ void slow_read(uint64_t id, const char *path)
         start(s);
 }
 
-void slow_write(uint64_t id, const char *path, mode_t mode, bool streamed, const uint8_t *p, size_t n)
+void slow_write(uint64_t id, const char *path, int fd, mode_t mode, bool streamed, const uint8_t *p, size_t n)
 {
-    struct slow *s;
-    if (n > CCI_PROTO_MAX_DATA) {
+    struct slow *s = NULL;
+    if (n > CCI_PROTO_MAX_DATA)
         reply(id, EMSGSIZE, "contents larger than one message may carry");
+    else
+        s = slow_new(id, path);
+    if (!s) {
+        if (fd >= 0)
+            close(fd);
         return;
     }
-    s = slow_new(id, path);
-    if (!s)
-        return;
+    s->fd = fd;
     s->writing = true;
     s->mode = mode;
     s->streamed = streamed;
