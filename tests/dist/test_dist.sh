@@ -56,7 +56,8 @@ case_ "with zstd" sh -c "gcc -std=c11 -DCC_WITH_ZSTD $W app.c -lpthread -lzstd -
 case_ "every external symbol begins with cc_" sh -c 'nm -g app.o | grep -q " T cc_init$" && ! nm -g --defined-only app.o | grep -v " T main$" | grep -v "^[0-9a-f]* [A-Z] cc_"'
 
 # Macros: what is defined after our header, less what the system headers that it includes define.
-grep -h '^#include <' cc.h | sort -u | grep -v -e cpuid -e intrin -e arm_neon >system.h
+# Those of other processors and systems are not here.
+grep -h '^#include <' cc.h | sort -u | grep -v -e cpuid -e intrin -e arm_neon -e '<win' -e '<CoreFoundation/' -e '<Security/' >system.h
 { cat system.h; grep -h '^#include <\(cpuid\|immintrin\|x86intrin\).h>' cc.h | sort -u; } >system.c
 printf '#define CC_IMPLEMENTATION\n#include "cc.h"\n' >ours.c
 case_ "every macro begins with CC_ or CCI_" sh -c '
