@@ -181,6 +181,19 @@ static cc_error_code cci_manifest_items(struct cci_manifest *m, const struct cci
     return CC_OK;
 }
 
+/* Whether the configuration is a container image's. Old tools pushed Docker manifests that say nothing useful of it;
+ * Docker takes those for images, so they still are pulled. In OCI manifests the same words mean something else. */
+static bool cci_manifest_config_is_image(const struct cci_json *doc, const struct cci_descriptor *config)
+{
+    static const char *const said[] = {"", "application/octet-stream", "application/json", "text/html"};
+    const char *own = cci_json_text(doc, cci_json_get(doc, cci_json_root(doc), "mediaType"));
+    bool docker = own && strcmp(own, "application/vnd.docker.distribution.manifest.v2+json") == 0;
+    bool is = config->media == CCI_MEDIA_CONFIG;
+    for (size_t i = 0; i < CCI_COUNT(said) && docker && !is; i++)
+        is = strcmp(config->media_text, said[i]) == 0;
+    return is;
+}
+
 /*
  * Parses a manifest or index whose digest was checked. `expected` is the kind it was referred to as, or
  * CCI_MEDIA_UNKNOWN. Free *m with cci_manifest_free, on success only.
@@ -199,7 +212,7 @@ static cc_error_code cci_manifest_parse(struct cci_manifest *m, const void *text
     } else if (!code) {
         const struct cci_json_value *config = cci_json_get(&doc, cci_json_root(&doc), "config");
         code = cci_descriptor_parse(&m->config, &doc, config, "the configuration", err);
-        if (!code && m->config.media != CCI_MEDIA_CONFIG)
+        if (!code && !cci_manifest_config_is_image(&doc, &m->config))
             code = cci_fail(err, CC_ERR_IO, NULL,
                             "this is no container image: its configuration's media type is \"%.100s\"",
                             m->config.media_text);

@@ -87,6 +87,26 @@ static void test_docker_types(void)
     CHECK(m.items[1].foreign);
 }
 
+/* Docker pushed, and still pulls, manifests whose configuration is of no type in particular; as an OCI image that is
+ * an artifact. */
+static void test_old_docker_configs(void)
+{
+    static const char *const types[] = {"", "application/octet-stream", "application/json", "text/html"};
+    static const char form[] =
+        "{\"schemaVersion\":2,\"mediaType\":\"%s\",\"config\":{\"mediaType\":\"%s\",\"digest\":\"" DIGEST
+        "\",\"size\":7},\"layers\":[" LAYER "]}";
+    char text[1000];
+    for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++) {
+        (void)snprintf(text, sizeof(text), form, "application/vnd.docker.distribution.manifest.v2+json", types[i]);
+        CHECK_OK(parse(text, CCI_MEDIA_IMAGE), err);
+        (void)snprintf(text, sizeof(text), form, OCI "manifest.v1+json", types[i]);
+        CHECK(strstr(refused(text, CCI_MEDIA_IMAGE), "no container image"));
+    }
+    (void)snprintf(text, sizeof(text), form, "application/vnd.docker.distribution.manifest.v2+json",
+                   "application/vnd.docker.plugin.v1+json");
+    CHECK(strstr(refused(text, CCI_MEDIA_IMAGE), "no container image"));
+}
+
 static void test_media_and_content_must_agree(void)
 {
     CHECK(strstr(refused("{\"schemaVersion\":2,\"manifests\":[],\"layers\":[],\"config\":{}}", CCI_MEDIA_UNKNOWN),
@@ -231,6 +251,7 @@ int main(void)
     RUN(test_image_manifest);
     RUN(test_index);
     RUN(test_docker_types);
+    RUN(test_old_docker_configs);
     RUN(test_media_and_content_must_agree);
     RUN(test_bad_manifests);
     RUN(test_too_many_layers);
