@@ -15,9 +15,11 @@
 
 #define CCI_REGISTRY_SECOND ((uint64_t)1000000000u)
 #define CCI_REGISTRY_TRIES 5u
-#define CCI_REGISTRY_PAUSE ((uint64_t)250 * 1000000u) /* the first one; each is twice the one before */
-#define CCI_REGISTRY_MAX_PAUSE 60u                    /* seconds of Retry-After that we wait */
-#define CCI_REGISTRY_MAX_TEXT ((size_t)64 << 10)      /* bytes of a refusal */
+#define CCI_REGISTRY_PAUSE ((uint64_t)250 * 1000000u)    /* the first one; each is twice the one before */
+#define CCI_REGISTRY_MAX_PAUSE 60u                       /* seconds of Retry-After that we wait */
+#define CCI_REGISTRY_MAX_TEXT ((size_t)64 << 10)         /* bytes of a refusal */
+#define CCI_REGISTRY_TEXT_TIME (2 * CCI_REGISTRY_SECOND) /* for all of it: a refusal is one, also without its reason   \
+                                                          */
 
 static bool cci_registry_never(void *ctx)
 {
@@ -48,8 +50,9 @@ static void cci_registry_reason(struct cci_http_response *resp, const struct cci
 {
     struct cci_json doc;
     struct cci_buf body = {NULL, 0, 0, false};
+    const struct cci_wait brief = cci_http_shorter(wait, CCI_REGISTRY_TEXT_TIME);
     out[0] = '\0';
-    cc_error_code code = cci_http_body_all(resp, CCI_REGISTRY_MAX_TEXT, &body, wait, NULL);
+    cc_error_code code = cci_http_body_all(resp, CCI_REGISTRY_MAX_TEXT, &body, &brief, NULL);
     if (!code && body.n)
         code = cci_json_parse(&doc, body.p, body.n, "", NULL);
     bool none = code || !body.n;

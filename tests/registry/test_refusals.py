@@ -195,6 +195,17 @@ def statuses(c):
     c.fails("status_418", 8, "answers with status 418", fault=every(418), most=1)
     c.fails("html_refusal", 8, "(403): this user", fault=every(403, b"<html>" * 1000), most=1)
     c.fails("endless_refusal", 8, "(403)", fault=every(403, b"x" * 300000), most=1)
+
+    def drip(handler):
+        handler.send_response(403)
+        handler.send_header("Content-Length", "1000")
+        handler.end_headers()
+        while True:  # until the client goes
+            handler.wfile.write(b" ")
+            STOP.wait(0.2)
+    start = time.monotonic()
+    c.fails("a_refusal_that_never_ends", 8, "(403)", fault=drip, most=1)
+    check("a_refusal_is_not_waited_for", time.monotonic() - start < 20)
     start = time.monotonic()
     code, out, requests = c.run(fault=times(1, 429, Retry_After="1"))
     check("status_429_is_waited_for", code == 0 and time.monotonic() - start >= 1 and len(requests) == 4, f"{out} {requests}")
