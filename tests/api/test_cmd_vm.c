@@ -15,11 +15,10 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <pthread.h>
-#include <sched.h>
-#include <stdatomic.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "../asleep.h"
 #include "guest_sh.h"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -672,8 +671,7 @@ struct blocked {
     cc_cmd cmd;
     cc_read_pipe out;
     cc_write_pipe in;
-    pthread_t threads[CALLS];
-    atomic_int tids[CALLS]; /* once they run */
+    struct asleep threads[CALLS];
     cc_error_code results[CALLS];
 };
 
@@ -682,7 +680,6 @@ static void *blocked_read(void *ctx)
     struct blocked *b = ctx;
     uint8_t byte;
     size_t n;
-    b->tids[READS] = gettid();
     b->results[READS] = cc_read_pipe_read(b->out, &byte, 1, &n, NULL);
     return NULL;
 }
@@ -692,7 +689,6 @@ static void *blocked_write(void *ctx)
     static uint8_t data[10000000];
     struct blocked *b = ctx;
     size_t n;
-    b->tids[WRITES] = gettid();
     b->results[WRITES] = cc_write_pipe_write(b->in, data, sizeof(data), &n, NULL);
     return NULL;
 }
@@ -700,25 +696,11 @@ static void *blocked_write(void *ctx)
 static void *blocked_wait(void *ctx)
 {
     struct blocked *b = ctx;
-    b->tids[WAITS] = gettid();
     b->results[WAITS] = cc_cmd_wait(b->cmd, NULL, NULL);
     return NULL;
 }
 
-/* The state of a thread as proc(5) has it: 'S' when it waits. */
-static char thread_state(int tid)
-{
-    char path[64], text[256] = "";
-    (void)snprintf(path, sizeof(path), "/proc/self/task/%d/stat", tid);
-    FILE *f = fopen(path, "r");
-    const char *end = f && fgets(text, sizeof(text), f) ? strrchr(text, ')') : NULL;
-    if (f)
-        (void)fclose(f);
-    return end && end[1] ? end[2] : '?';
-}
-
-/* Starts a command that does nothing, and the calls that wait for it; returns when they wait. A wait for the library's
- * own locks looks the same from here, so what the calls return has to hold for one that comes late too. */
+/* Starts a command that does nothing, and the calls that wait for it; returns when they wait. */
 static void block(struct blocked *b)
 {
     static void *(*const calls[CALLS])(void *) = {blocked_read, blocked_write, blocked_wait};
@@ -728,17 +710,16 @@ static void block(struct blocked *b)
     CHECK_OK(cc_cmd_stdout_pipe(b->cmd, &b->out, &err), err);
     start(b->cmd);
     for (int i = 0; i < CALLS; i++)
-        CHECK(pthread_create(&b->threads[i], NULL, calls[i], b) == 0);
+        asleep_begin(&b->threads[i], calls[i], b);
     for (int i = 0; i < CALLS; i++)
-        while (!b->tids[i] || thread_state(b->tids[i]) != 'S')
-            (void)sched_yield();
+        asleep_wait(&b->threads[i]);
 }
 
 /* Waits until they have returned; each pipe's call with `pipes` or `or`, the wait with `wait` or `or`. */
 static void unblock(struct blocked *b, cc_error_code pipes, cc_error_code wait, cc_error_code or)
 {
     for (int i = 0; i < CALLS; i++) {
-        pthread_join(b->threads[i], NULL);
+        (void)asleep_join(&b->threads[i]);
         if (b->results[i] != or)
             CHECK_EQ_INT(b->results[i], i == WAITS ? wait : pipes);
     }

@@ -1,6 +1,6 @@
 #!/bin/sh
 # The library as one file: builds with nothing beside it, keeps its names to itself, and its API half is C99 and C++.
-# @timeout 300
+# @timeout 600
 set -u
 root=$(cd "$(dirname "$0")/../.." && pwd)
 dir=$(mktemp -d)
