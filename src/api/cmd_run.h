@@ -38,7 +38,7 @@ static cc_error_code cci_cmd_why(struct cci_cmd *c, cc_error_code code, cc_error
     cci_monitor_lock(&c->monitor);
     bool timed_out = c->timed_out, given_up = c->given_up;
     cci_monitor_unlock(&c->monitor);
-    if (!given_up || (code != CC_OK && code != CC_ERR_CANCELLED))
+    if (code == CC_OK ? !given_up : code != CC_ERR_CANCELLED)
         return code;
     if (!timed_out)
         return cci_fail(err, CC_ERR_CANCELLED, c->argv.at[0], "cancelled, so the command was killed");
