@@ -61,23 +61,6 @@ static cc_error_code cci_cmd_make_named(struct cci_instance *i, const char *name
     return cci_fail_nomem(err);
 }
 
-CC_API cc_error_code cc_cmd_new(cc_instance inst, const char *name, const char *const *args, cc_cmd *out, cc_error *err)
-{
-    struct cci_instance *i = NULL;
-    struct cci_cmd *c = NULL;
-    cci_error_clear(err);
-    if (out)
-        *out = 0;
-    cc_error_code code = out ? cci_instance_enter(inst, &i, err) : cci_api_null("out", err);
-    if (code)
-        return cci_api_end("command", code, err);
-    code = cci_cmd_make_named(i, name, args, &c, err);
-    if (code == CC_OK)
-        code = cci_part_publish(&c->part, CCI_KIND_CMD, out, err);
-    cci_instance_leave(i);
-    return cci_api_end("command", code, err);
-}
-
 /* The words of the image's own command. */
 static cc_error_code cci_cmd_entrypoint_words(struct cci_cmd *c, const char *const *args, cc_error *err)
 {
@@ -104,21 +87,34 @@ static cc_error_code cci_cmd_make_entrypoint(struct cci_instance *i, const char 
     return code;
 }
 
-CC_API cc_error_code cc_cmd_entrypoint(cc_instance inst, const char *const *args, cc_cmd *out, cc_error *err)
+/* A command that has a handle: the image's own, or of these words. */
+static cc_error_code cci_cmd_new(cc_instance inst, bool own, const char *name, const char *const *args, cc_cmd *out,
+                                 cc_error *err)
 {
     struct cci_instance *i = NULL;
     struct cci_cmd *c = NULL;
     cci_error_clear(err);
-    if (out)
-        *out = 0;
-    cc_error_code code = out ? cci_instance_enter(inst, &i, err) : cci_api_null("out", err);
+    if (!out)
+        return cci_api_null("out", err);
+    *out = 0;
+    cc_error_code code = cci_instance_enter(inst, &i, err);
     if (code)
-        return cci_api_end("entrypoint", code, err);
-    code = cci_cmd_make_entrypoint(i, args, &c, err);
+        return code;
+    code = own ? cci_cmd_make_entrypoint(i, args, &c, err) : cci_cmd_make_named(i, name, args, &c, err);
     if (code == CC_OK)
         code = cci_part_publish(&c->part, CCI_KIND_CMD, out, err);
     cci_instance_leave(i);
-    return cci_api_end("entrypoint", code, err);
+    return code;
+}
+
+CC_API cc_error_code cc_cmd_new(cc_instance inst, const char *name, const char *const *args, cc_cmd *out, cc_error *err)
+{
+    return cci_api_end("command", cci_cmd_new(inst, false, name, args, out, err), err);
+}
+
+CC_API cc_error_code cc_cmd_entrypoint(cc_instance inst, const char *const *args, cc_cmd *out, cc_error *err)
+{
+    return cci_api_end("entrypoint", cci_cmd_new(inst, true, NULL, args, out, err), err);
 }
 
 /* What the agent is asked for, as far as the command itself says it. The strings are the command's. */

@@ -115,16 +115,22 @@ CC_API cc_error_code cc_file_close(cc_file file, cc_error *err)
     return cci_api_end("close", code, err);
 }
 
+/* The beginning of a read or write: its arguments, then the file. */
+static cc_error_code cci_file_enter_for(cc_file file, const uint8_t *buf, size_t len, size_t *n, struct cci_file **out,
+                                        cc_error *err)
+{
+    cci_error_clear(err);
+    if (!n)
+        return cci_api_null("n", err);
+    *n = 0;
+    return buf || !len ? cci_file_enter(file, out, err) : cci_api_null("buf", err);
+}
+
 CC_API cc_error_code cc_file_read(cc_file file, uint8_t *buf, size_t len, size_t *n, cc_error *err)
 {
     const struct cci_wait wait = CCI_WAIT_FOREVER;
     struct cci_file *f = NULL;
-    cci_error_clear(err);
-    if (n)
-        *n = 0;
-    cc_error_code code = !n            ? cci_api_null("n", err)
-                         : !buf && len ? cci_api_null("buf", err)
-                                       : cci_file_enter(file, &f, err);
+    cc_error_code code = cci_file_enter_for(file, buf, len, n, &f, err);
     if (code == CC_OK) {
         code = cci_openfile_read(&f->open, buf, len, n, &wait, err);
         cci_part_leave(&f->part);
@@ -136,12 +142,7 @@ CC_API cc_error_code cc_file_write(cc_file file, const uint8_t *buf, size_t len,
 {
     const struct cci_wait wait = CCI_WAIT_FOREVER;
     struct cci_file *f = NULL;
-    cci_error_clear(err);
-    if (n)
-        *n = 0;
-    cc_error_code code = !n            ? cci_api_null("n", err)
-                         : !buf && len ? cci_api_null("buf", err)
-                                       : cci_file_enter(file, &f, err);
+    cc_error_code code = cci_file_enter_for(file, buf, len, n, &f, err);
     if (code == CC_OK) {
         code = cci_openfile_write(&f->open, buf, len, n, &wait, err);
         cci_part_leave(&f->part);

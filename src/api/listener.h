@@ -50,6 +50,15 @@ static cc_error_code cci_vsock_conn_of(struct cci_instance *i, struct cci_stream
     return cci_connection_new(i, s, local, remote, out, err);
 }
 
+/* Why there is no machine behind the device, as calls on the agent say it. */
+static cc_error_code cci_vsock_why(struct cci_instance *i, cc_error_code code, cc_error *err)
+{
+    if (code != CC_ERR_NOT_RUNNING)
+        return code;
+    cci_error_release(err);
+    return cci_control_dead_error(i->vm.control, err);
+}
+
 /* ---- Dialling ---------------------------------------------------------------------------------------------- */
 
 /* With the instance entered. */
@@ -64,11 +73,7 @@ static cc_error_code cci_vsock_dial_conn(struct cci_instance *i, uint32_t port, 
     if (cci_cancel_is_set(token)) /* the guest may be quick to answer */
         return cci_fail(err, CC_ERR_CANCELLED, NULL, "cancelled before the guest was dialled");
     cc_error_code code = cci_vsock_dial_wait(&i->vm.vsock, port, &wait, &s, err);
-    if (code == CC_ERR_NOT_RUNNING) {
-        cci_error_release(err);
-        return cci_control_dead_error(i->vm.control, err);
-    }
-    return code ? code : cci_vsock_conn_of(i, s, out, err);
+    return code ? cci_vsock_why(i, code, err) : cci_vsock_conn_of(i, s, out, err);
 }
 
 CC_API cc_error_code cc_vsock_dial_with(cc_instance inst, uint32_t port, cc_cancel_token cancel, cc_conn *out,
@@ -163,15 +168,11 @@ static cc_error_code cci_listener_new(struct cci_instance *i, uint32_t port, cc_
     if (cci_cancel_attach(i->vm.gone, &l->hook, cci_listener_on_end, l))
         cci_listener_on_end(l);
     cc_error_code code = cci_vsock_listen(&i->vm.vsock, port, cci_listener_on_conn, l, err);
-    if (code == CC_ERR_NOT_RUNNING) {
-        cci_error_release(err);
-        (void)cci_control_dead_error(i->vm.control, err);
-    }
     l->listens = code == CC_OK;
     if (code == CC_OK)
         return cci_part_publish(&l->part, CCI_KIND_LISTENER, out, err);
     cci_object_unref(&l->part.object);
-    return code;
+    return cci_vsock_why(i, code, err);
 }
 
 CC_API cc_error_code cc_vsock_listen(cc_instance inst, uint32_t port, cc_listener *out, cc_error *err)
