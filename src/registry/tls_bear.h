@@ -22,6 +22,7 @@
 
 struct cci_tls {
     struct cci_net *net;
+    char *name;           /* of the peer, for messages: where a proxy's tunnel leads, too */
     bool broken;          /* a call has failed: there is nothing more to say to the peer */
     bool no_trust;        /* there is no authority at all: for the message */
     size_t raw_at, raw_n; /* the part of raw that the engine has not had yet */
@@ -169,7 +170,7 @@ static const char *cci_tls_error_text(const struct cci_tls *tls, int e)
 static cc_error_code cci_tls_fail(const struct cci_tls *tls, cc_error *err)
 {
     int e = br_ssl_engine_last_error(&tls->client.eng);
-    const char *name = tls->net->name, *text = cci_tls_error_text(tls, e);
+    const char *name = tls->name, *text = cci_tls_error_text(tls, e);
     if (tls->x509.leaf.failed)
         return cci_fail_nomem(err);
     if (text)
@@ -195,8 +196,8 @@ static cc_error_code cci_tls_feed(struct cci_tls *tls, const struct cci_wait *wa
         if (code)
             return code;
         if (!tls->raw_n)
-            return cci_fail_errno(err, CC_ERR_NETWORK, ECONNRESET, tls->net->name,
-                                  "TLS with %s: the connection was cut", tls->net->name);
+            return cci_fail_errno(err, CC_ERR_NETWORK, ECONNRESET, tls->name, "TLS with %s: the connection was cut",
+                                  tls->name);
     }
     unsigned char *to = br_ssl_engine_recvrec_buf(eng, &room);
     size_t n = CCI_MIN(room, tls->raw_n - tls->raw_at);
@@ -246,8 +247,7 @@ static cc_error_code cci_tls_pump(struct cci_tls *tls, unsigned target, bool *en
         else if (state & BR_SSL_RECVREC)
             code = cci_tls_feed(tls, wait, err);
         else
-            code =
-                cci_fail(err, CC_ERR_NETWORK, tls->net->name, "TLS with %s: it sent data out of turn", tls->net->name);
+            code = cci_fail(err, CC_ERR_NETWORK, tls->name, "TLS with %s: it sent data out of turn", tls->name);
         if (code) {
             tls->broken = true;
             return code;
@@ -257,9 +257,19 @@ static cc_error_code cci_tls_pump(struct cci_tls *tls, unsigned target, bool *en
 
 /* ---- The connection --------------------------------------------------------------------------------------- */
 
+/* What messages call the peer: the connection itself may only be one to a proxy. */
+static char *cci_tls_make_name(const struct cci_net *net, const char *host)
+{
+    const char *at = net->name + (net->name[0] == '[');
+    size_t n = strlen(host);
+    bool direct = strncmp(at, host, n) == 0 && (at[n] == ':' || at[n] == ']');
+    return direct ? cci_mem_strdup(net->name) : cci_mem_printf("%s (through the proxy %s)", host, net->name);
+}
+
 static void cci_tls_free(struct cci_tls *tls)
 {
     cci_buf_free(&tls->x509.leaf);
+    cci_mem_free(tls->name);
     memset(tls, 0, sizeof(*tls)); /* keys */
     cci_mem_free(tls);
 }
@@ -273,14 +283,13 @@ static cc_error_code cci_tls_connect(struct cci_net *net, const char *host, cons
     if (!tls)
         return cci_fail_nomem(err);
     tls->net = net;
-    cc_error_code code = cci_tls_begin(tls, host, trust, err);
+    tls->name = cci_tls_make_name(net, host);
+    cc_error_code code = tls->name ? cci_tls_begin(tls, host, trust, err) : cci_fail_nomem(err);
     if (!code)
         code = cci_tls_pump(tls, BR_SSL_SENDAPP, &ended, wait, err);
     if (!code && ended)
-        code = cci_fail_errno(err, CC_ERR_NETWORK, ECONNRESET, net->name,
-                              "TLS with %s: it ended the connection in the"
-                              " handshake",
-                              net->name);
+        code = cci_fail_errno(err, CC_ERR_NETWORK, ECONNRESET, tls->name,
+                              "TLS with %s: it ended the connection in the handshake", tls->name);
     if (code) {
         cci_tls_free(tls);
         return code;
@@ -295,7 +304,7 @@ static cc_error_code cci_tls_read(struct cci_tls *tls, void *buf, size_t n, size
     bool ended;
     size_t have;
     *done = 0;
-    cc_error_code code = cci_net_check(wait, "reading from", tls->net->name, err);
+    cc_error_code code = cci_net_check(wait, "reading from", tls->name, err);
     if (!code)
         code = cci_tls_pump(tls, BR_SSL_RECVAPP, &ended, wait, err);
     if (code || ended)
@@ -318,8 +327,8 @@ static cc_error_code cci_tls_write(struct cci_tls *tls, const void *buf, size_t 
         size_t room;
         code = cci_tls_pump(tls, BR_SSL_SENDAPP, &ended, wait, err);
         if (!code && ended)
-            code = cci_fail_errno(err, CC_ERR_NETWORK, ECONNRESET, tls->net->name,
-                                  "TLS with %s: it ended the connection", tls->net->name);
+            code = cci_fail_errno(err, CC_ERR_NETWORK, ECONNRESET, tls->name, "TLS with %s: it ended the connection",
+                                  tls->name);
         if (code)
             return code;
         unsigned char *to = br_ssl_engine_sendapp_buf(eng, &room);

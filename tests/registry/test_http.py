@@ -220,6 +220,9 @@ def proxied(server, ca):
         check("proxy_tunnel", results[0].whole(BLOB) and results[1].whole(b"hello")
               and [e.method for e in proxy.log] == ["CONNECT"] and proxy.log[0].header("Authorization") is None
               and server.log[-1].header("Proxy-Authorization") is None, f"{[r.line for r in results]}")
+        r = get(url + "/", env=env)[0]
+        check("tls_behind_a_proxy_names_the_server", r.code == NETWORK
+              and f"TLS with registry.test (through the proxy {proxy.address}): its certificate" in r.message, r.line)
         r = get("--ca", ca, url + "/", env={"HTTPS_PROXY": f"http://me:wrong@{proxy.address}"})[0]
         check("proxy_wrong_password", r.code == NETWORK and "refuses this user" in r.message and "wrong" not in r.message,
               r.line)
