@@ -104,4 +104,19 @@ static bool cci_env_set(struct cci_strings *env, const char *key, const char *va
     return true;
 }
 
+/* Appends copies of the strings of `from`; of several of one KEY the last one stays, in the place of the first, as
+ * os/exec has it. */
+static bool cci_env_add_all(struct cci_strings *env, const struct cci_strings *from)
+{
+    for (size_t i = 0; i < from->count; i++) {
+        const char *value = strchr(from->at[i], '=');
+        char *key = value ? cci_mem_strndup(from->at[i], (size_t)(value - from->at[i])) : NULL;
+        const bool ok = value ? key && cci_env_set(env, key, value + 1) : cci_strings_add(env, from->at[i]);
+        cci_mem_free(key);
+        if (!ok)
+            return false;
+    }
+    return true;
+}
+
 #endif

@@ -33,6 +33,15 @@ static void test_environment(void)
     CHECK(!cci_env_get(&e, "PAT"));
     cci_env_remove(&e, "PATH");
     cci_env_remove(&e, "nothing");
+    struct cci_strings twice = {0}, once = {0};
+    CHECK(cci_strings_add(&twice, "A=1") && cci_strings_add(&twice, "B") && cci_strings_add(&twice, "=C") &&
+          cci_strings_add(&twice, "A=2=3"));
+    CHECK(cci_env_add_all(&once, &twice) && once.count == 3);
+    CHECK_EQ_STR(once.at[0], "A=2=3");
+    CHECK_EQ_STR(once.at[1], "B");
+    CHECK_EQ_STR(once.at[2], "=C");
+    cci_strings_free(&once);
+    cci_strings_free(&twice);
     CHECK(e.count == 2 && !cci_env_get(&e, "PATH") && !e.at[2]);
     cci_strings_free(&e);
 }
