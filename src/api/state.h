@@ -32,7 +32,7 @@ struct cci_state {
     bool calling;       /* the callback runs */
     uint8_t *queue;     /* states to be told */
     size_t count, room; /* in it, and that fit */
-    cci_fd done[2];     /* a pipe for who polls, once somebody asked; the end that is written is closed at the end */
+    cci_fd done[2];     /* for who polls, once somebody asked; the end that is written is closed at the end */
 };
 
 static void cci_state_init(struct cci_state *s)
@@ -241,7 +241,7 @@ static void cci_state_destroy(struct cci_state *s)
 static cc_error_code cci_state_done_fd(struct cci_state *s, cci_fd *out, cc_error *err)
 {
     cci_monitor_lock(&s->monitor);
-    int r = s->done[0] == CCI_NO_FD ? cci_os_pipe(s->done) : 0;
+    int r = s->done[0] == CCI_NO_FD ? cci_os_end_pair(s->done) : 0;
     if (r == 0 && cci_state_is_end(s->now))
         cci_state_signal_done(s);
     const cci_fd fd = r == 0 ? cci_os_dup(s->done[0]) : r;

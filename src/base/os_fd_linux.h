@@ -9,11 +9,14 @@
 
 #include "os_linux.h"
 
-/* A pipe: ends[0] is read. 0, or an error number, and then both are CCI_NO_FD. */
-static int cci_os_pipe(cci_fd ends[2])
+/* What can be read from ends[0] is written to ends[1]. Once that is closed, ends[0] is readable for whoever polls it,
+ * for ever: a pair of sockets, since a pipe then only hangs up. 0, or an error number, and then both are CCI_NO_FD. */
+static int cci_os_end_pair(cci_fd ends[2])
 {
     int fds[2] = {CCI_NO_FD, CCI_NO_FD};
-    long r = cci_os_result(syscall(SYS_pipe2, fds, (long)CCI_OS_O_CLOEXEC));
+    long r = cci_os_result(syscall(SYS_socketpair, 1L /* AF_UNIX */, 1L /* SOCK_STREAM */ | CCI_OS_O_CLOEXEC, 0L, fds));
+    if (r == 0)
+        (void)syscall(SYS_shutdown, (long)fds[0], 1L /* SHUT_WR */);
     ends[0] = r < 0 ? CCI_NO_FD : fds[0];
     ends[1] = r < 0 ? CCI_NO_FD : fds[1];
     return (int)r;
