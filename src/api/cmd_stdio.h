@@ -8,7 +8,7 @@
  *
  * The command is over for its waiters when its outputs have been copied to their end. A copy of input ends with the
  * program. A copy that fails (the descriptor's reader has gone, the function gives up) closes its pipe, as it would be
- * closed for the program; the error of an output is that of the wait.
+ * closed for the program; the error of an output, or of reading the input's descriptor, is that of the wait.
  */
 #ifndef CCI_API_CMD_STDIO_H
 #define CCI_API_CMD_STDIO_H
@@ -149,6 +149,15 @@ static int cci_cmd_io_output(struct cci_cmd_io *io, const uint8_t *buf, size_t n
     return 0;
 }
 
+/* Whether a negative number is an end of the input as any other: a function's is, and EIO of a terminal whose other
+ * side was closed. */
+static bool cci_cmd_io_is_end(const struct cci_cmd_io *io, int e)
+{
+    struct cci_os_statx sx;
+    return io->input ||
+           (e == -EIO && cci_os_statx_at(io->fd, "", &sx) == 0 && (sx.mode & 0170000u) == 0020000u /* S_IFCHR */);
+}
+
 static void cci_cmd_copy_in(struct cci_cmd_io *io, uint8_t *buf)
 {
     const struct cci_wait forever = CCI_WAIT_FOREVER;
@@ -157,6 +166,11 @@ static void cci_cmd_copy_in(struct cci_cmd_io *io, uint8_t *buf)
     while ((n = cci_cmd_io_input(io, buf)) > 0)
         if (cci_pipe_write(io->pipe, buf, (size_t)n, &done, &forever, NULL))
             return; /* the program does not want it, which is its own business */
+    if (n < 0 && !cci_cmd_io_is_end(io, (int)n)) {
+        cci_monitor_lock(&io->cmd->monitor);
+        io->sys_errno = (int)-n;
+        cci_monitor_unlock(&io->cmd->monitor);
+    }
 }
 
 /* Copies until the output ends, or nobody wants more. */
@@ -278,6 +292,7 @@ static cc_error_code cci_cmd_finish_io(struct cci_cmd *c, const struct cci_wait 
     cc_error_code code =
         cci_monitor_wait(&c->monitor, wait, cci_cmd_outputs_are_copied, c, "a command's output to be passed on", err);
     bool stopped = code == CC_OK && cci_cmd_was_stopped(c);
+    const int input_errno = c->io[CCI_CHANNEL_STDIN].sys_errno; /* its copy may be under way */
     cci_monitor_unlock(&c->monitor);
     /* The copies are over: nothing here changes any more. A token is never looked at under the monitor. */
     if (stopped && cci_cancel_is_set(c->cancel))
@@ -286,6 +301,9 @@ static cc_error_code cci_cmd_finish_io(struct cci_cmd *c, const struct cci_wait 
         code = cci_cmd_io_result(&c->io[CCI_CHANNEL_STDOUT], err);
     if (code == CC_OK)
         code = cci_cmd_io_result(&c->io[CCI_CHANNEL_STDERR], err);
+    if (code == CC_OK && input_errno)
+        code = cci_fail_errno(err, CC_ERR_IO, input_errno, NULL, "cannot read the command's input: %s",
+                              cci_errno_text(input_errno));
     return code;
 }
 

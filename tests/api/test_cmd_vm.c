@@ -332,6 +332,12 @@ static void test_descriptors(void)
     failed(cc_cmd_run(cmd, &code, &err), CC_ERR_IO, 28);
     cc_cmd_free(cmd);
     close(full);
+    cmd = make("exec cat");
+    in = open("/", O_RDONLY | O_DIRECTORY);
+    CHECK_OK(cc_cmd_set_stdin_fd(cmd, in, &err), err);
+    failed(cc_cmd_run(cmd, &code, &err), CC_ERR_IO, 21); /* which would else look like no input */
+    cc_cmd_free(cmd);
+    close(in);
 }
 
 /* A descriptor that nobody serves holds up its own command, and no close. */
