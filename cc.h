@@ -464,8 +464,9 @@ typedef struct {
     const char *host_path;  /* an existing directory; it must stay where it is. NULL: an empty, writable one of the
                                instance's own, in the cache directory, removed when the instance is closed */
     bool writable;          /* ignored without host_path */
-    const char *guest_path; /* where the guest mounts it before the first command runs; begins with "/", and is made if
-                               it is not there. NULL: nowhere, only by its tag */
+    const char *guest_path; /* where the guest mounts it before the first command runs; begins with "/", is not "/"
+                               nor another's, and is made if it is not there. In the order of the array. NULL: nowhere,
+                               only by its tag */
     bool keep_owners;       /* see above */
     uint32_t uid, gid;      /* the guest's owner of all files, unless keep_owners; 0: root */
 } cc_mount_config;
@@ -790,7 +791,8 @@ CC_API cc_error_code cc_read_pipe_close(cc_read_pipe p, cc_error *err);
  * in blocking mode or not. The library keeps a duplicate: `fd` stays the caller's, and may be closed at once. A thread
  * of the command's copies, so a slow descriptor holds up its own command only. An output is passed on whole before
  * cc_cmd_wait returns; one that cannot be written is closed for the program, and is the wait's CC_ERR_IO. An input ends
- * where the descriptor does, and is read no further after the program's end; what was read ahead is lost. Before start.
+ * where the descriptor does, and is read no further after the program's end; what was read ahead is lost. One that
+ * cannot be read ends there, too, and is the wait's CC_ERR_IO. Before start.
  */
 CC_API cc_error_code cc_cmd_set_stdin_fd(cc_cmd cmd, int fd, cc_error *err);
 CC_API cc_error_code cc_cmd_set_stdout_fd(cc_cmd cmd, int fd, cc_error *err);

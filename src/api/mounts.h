@@ -43,6 +43,50 @@ static void cci_mounts_tag(const cc_mount_config *m, size_t n, char tag[CCI_FS_T
         (void)snprintf(tag, CCI_FS_TAG_SIZE + 1, "share%zu", n);
 }
 
+/* The next element of a path, without "." and empty ones; *n is 0 at the end. */
+static const char *cci_mounts_element(const char *p, size_t *n)
+{
+    do {
+        p += strspn(p, "/");
+        *n = strcspn(p, "/");
+        if (*n != 1 || *p != '.')
+            break;
+        p += *n;
+    } while (true);
+    return p;
+}
+
+/* Whether two places in the guest are one by their names; with "/" for `b`, whether `a` is the root. */
+static bool cci_mounts_same_place(const char *a, const char *b)
+{
+    size_t n, m;
+    do {
+        a = cci_mounts_element(a, &n);
+        b = cci_mounts_element(b, &m);
+        if (n != m || memcmp(a, b, n) != 0)
+            return false;
+        a += n;
+        b += m;
+    } while (n);
+    return true;
+}
+
+static cc_error_code cci_mounts_check_place(const cc_mount_config *all, size_t n, cc_error *err)
+{
+    const cc_error_code bad = CC_ERR_INVALID_ARGUMENT;
+    const char *path = all[n].guest_path;
+    if (!path)
+        return CC_OK;
+    if (path[0] != '/')
+        return cci_fail(err, bad, path, "the guest_path of mount %zu must begin with /", n);
+    if (cci_mounts_same_place(path, "/"))
+        return cci_fail(err, bad, path, "the guest_path of mount %zu is the guest's root, which is the image's", n);
+    for (size_t i = 0; i < n; i++)
+        if (all[i].guest_path && cci_mounts_same_place(path, all[i].guest_path))
+            return cci_fail(err, bad, path, "mounts %zu and %zu have the same guest_path", i, n);
+    return CC_OK;
+}
+
 static cc_error_code cci_mounts_check_one(const cc_mount_config *all, size_t n, cc_error *err)
 {
     const cc_error_code bad = CC_ERR_INVALID_ARGUMENT;
@@ -52,8 +96,6 @@ static cc_error_code cci_mounts_check_one(const cc_mount_config *all, size_t n, 
         return cci_fail(err, bad, NULL, "the tag of mount %zu must have 1 to %u bytes", n, CCI_FS_TAG_SIZE);
     if (!m->tag && !m->guest_path)
         return cci_fail(err, bad, NULL, "mount %zu has neither a tag nor a guest_path", n);
-    if (m->guest_path && m->guest_path[0] != '/')
-        return cci_fail(err, bad, m->guest_path, "the guest_path of mount %zu must begin with /", n);
     if (m->keep_owners && cci_os_euid() != 0)
         return cci_fail(err, bad, m->host_path, "keep_owners needs root on the host");
     cci_mounts_tag(m, n, tag);
@@ -62,7 +104,7 @@ static cc_error_code cci_mounts_check_one(const cc_mount_config *all, size_t n, 
         if (strcmp(tag, other) == 0)
             return cci_fail(err, bad, NULL, "two mounts have the tag \"%s\"", tag);
     }
-    return CC_OK;
+    return cci_mounts_check_place(all, n, err);
 }
 
 static cc_error_code cci_mounts_check(const cc_mount_config *mounts, size_t count, cc_error *err)
@@ -186,6 +228,8 @@ static cc_error_code cci_mounts_mount(const struct cci_mounts *all, struct cci_c
         (void)snprintf(within, sizeof(within), "mounting \"%s\" in the guest", m->tag);
         if (code)
             code = cci_fail_within(err, code, within);
+        if (code && err && !err->path)
+            err->path = cci_mem_strdup(m->guest_path);
     }
     return code;
 }

@@ -209,10 +209,15 @@ static void test_bad_options(void)
                           file = {.tag = "x", .host_path = "/etc/passwd"};
     const cc_mount_config twice[] = {{.tag = "share1"}, {.guest_path = "/x"}};
     const cc_mount_config long_tag = {.tag = "1234567890123456789012345678901234567"};
+    const cc_mount_config root = {.guest_path = "//./"}, at_file = {.guest_path = "/etc/passwd"};
+    const cc_mount_config same_place[] = {{.guest_path = "/x/y"}, {.guest_path = "/x/"}, {.guest_path = "/./x//y/"}};
+    static char places[20][8];
     cc_mount_config many[20];
     memset(many, 0, sizeof(many));
-    for (unsigned i = 0; i < 20; i++)
-        many[i].guest_path = "/x";
+    for (unsigned i = 0; i < 20; i++) {
+        (void)snprintf(places[i], sizeof(places[i]), "/x%u", i);
+        many[i].guest_path = places[i];
+    }
     refused(NULL, 1, "NULL");
     refused(&none, 1, "neither");
     refused(&relative, 1, "begin with /");
@@ -222,6 +227,14 @@ static void test_bad_options(void)
     refused(&absent, 1, "no such directory");
     refused(&file, 1, "not a directory");
     refused(many, 20, "devices");
+    refused(&root, 1, "root");
+    refused(same_place, 3, "mounts 0 and 2");
+    /* The guest has something else there. */
+    cc_instance_options o = {.mounts = &at_file, .mount_count = 1};
+    CHECK_EQ_INT(cc_instance_new(source, &o, &vm, &err), CC_ERR_IO);
+    CHECK_EQ_INT(err.sys_errno, 20);
+    CHECK_EQ_STR(err.path, "/etc/passwd");
+    cc_error_free(&err);
 }
 
 int main(void)
