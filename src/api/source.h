@@ -8,6 +8,7 @@
 #include "../image/load_dir.h"
 #include "../image/source.h"
 #include "../registry/auth_memory.h"
+#include "../registry/name.h"
 #include "lib.h"
 
 struct cci_client {
@@ -106,6 +107,23 @@ static cc_error_code cci_source_publish(struct cci_image *image, cc_instance_sou
     return cci_handle_publish(&s->object, CCI_KIND_SOURCE, out, err);
 }
 
+/* Forgets those of an image's names that a pull would not find it by: a file may call its images anything. One with a
+ * digest goes too, as what is in the file need not be what that digest stands for. */
+static void cci_source_keep_references(struct cci_strings *names)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < names->count; i++) {
+        struct cci_name name;
+        if (cci_name_parse(&name, names->at[i], NULL) == CC_OK && strcmp(name.full, names->at[i]) == 0)
+            names->at[kept++] = names->at[i];
+        else
+            cci_mem_free(names->at[i]);
+    }
+    for (size_t i = kept; i < names->count; i++)
+        names->at[i] = NULL;
+    names->count = kept;
+}
+
 /* cci_image_load_tar or cci_image_load_dir. */
 typedef cc_error_code cci_source_loader(struct cci_store *store, const char *path, const struct cci_platform *want,
                                         const struct cci_wait *wait, struct cci_image **out, cc_error *err);
@@ -125,6 +143,7 @@ static cc_error_code cci_source_load_path(struct cci_client *c, cci_source_loade
     const struct cci_wait wait = {CCI_FOREVER, cancel};
     code = load(c->store, path, &want, &wait, &image, err);
     if (!code) {
+        cci_source_keep_references(&image->names);
         code = cci_cache_remember(image, &want, err);
         if (code)
             cci_image_free(image);

@@ -81,6 +81,20 @@ mkdir -p tree/bin && cp /bin/busybox tree/bin/sh
 check "load a tree" run 0 load ./tree
 check "has an ID and no name" says "$out" "Loaded image ID: sha256:"
 check "load an image layout" run 0 load ./layout
+cp -r layout names && python3 - <<'END' || exit 1
+import json
+with open("names/index.json") as f:
+    index = json.load(f)
+only = index["manifests"][0]
+names = ["../../up:1", "docker.io/library/Upper:1", "docker.io/library/by@" + only["digest"], "docker.io/library/good:1"]
+index["manifests"] = [dict(only, annotations={"io.containerd.image.name": n}) for n in names]
+with open("names/index.json", "w") as f:
+    json.dump(index, f)
+END
+check "load an image with names that are no references" run 0 load ./names
+check "it goes by the one that is" test "$out" = "Loaded image: docker.io/library/good:1"
+check "and is found by it" run 0 inspect --pull never good:1
+check "rm by that" run 0 rm good:1
 check "load what is not there" run 1 load ./nothing
 check "the message has the path" says "$err" nothing
 echo "not an image, but longer than one block of a tar would be, if there were one: $(seq 300)" >text
