@@ -1126,8 +1126,9 @@ typedef struct {
 
 /*
  * Copies a file or a tree from the host into the guest, as one stream. Permissions, times of modification, symbolic and
- * hard links, FIFOs and holes are kept; extended attributes are not; sockets and devices are left out. Directories may
- * be nested 256 deep. `opts` may be NULL.
+ * hard links, FIFOs and holes are kept; extended attributes are not; sockets and devices are left out. A file is copied
+ * as long as it says it is, so those of /proc are empty (cc_fs_read_file reads them). Directories may be nested 256
+ * deep. `opts` may be NULL.
  *
  * Where it goes follows docker cp: into `guest_path` under its own name, if that is a directory; else it becomes
  * `guest_path`, whose parent must exist, and which may end in "/" only if a directory is copied. A source that ends in
