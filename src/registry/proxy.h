@@ -4,7 +4,7 @@
  *     HTTPS_PROXY, HTTP_PROXY   http://[user:password@]host[:port], for URLs of that scheme; the http:// may be missing
  *     NO_PROXY                  hosts that are reached directly, with commas between:
  *                               name, .name   the host and those below it; *.name only those below it
- *                               10.0.0.0/8    IPv4 addresses; an address stands for itself
+ *                               10.0.0.0/8, fd00::/8    addresses; one alone stands for itself
  *                               name:port     that port only;   *   everything
  *
  * Lower-case names count before upper-case ones, as everywhere. HTTP_PROXY is not believed in a CGI program, where
@@ -14,6 +14,7 @@
 #ifndef CCI_REGISTRY_PROXY_H
 #define CCI_REGISTRY_PROXY_H
 
+#include "../base/bytes.h"
 #include "base64.h"
 #include "url.h"
 
@@ -68,24 +69,71 @@ static cc_error_code cci_proxies_load(struct cci_proxies *p, cc_error *err)
 
 /* ---- NO_PROXY ------------------------------------------------------------------------------------------ */
 
-/* "10.0.0.0/8" of n bytes, for a host that is an IPv4 address. */
+/* An IPv6 address of n bytes as text (RFC 4291 section 2.2), "::" and an IPv4 address at its end included. */
+static bool cci_proxy_ipv6(const char *s, size_t n, uint8_t out[16])
+{
+    size_t have = 0, gap = SIZE_MAX; /* bytes so far; those in front of the "::" */
+    for (size_t i = 0; i < n || have == 0;) {
+        uint32_t v = 0, v4;
+        size_t digits = 0;
+        if (n - i >= 2 && s[i] == ':' && s[i + 1] == ':' && gap == SIZE_MAX) {
+            gap = have;
+            i += 2;
+            if (i == n)
+                break;
+        } else if (have && (s[i] != ':' || ++i == n)) {
+            return false;
+        }
+        if (have <= 12 && cci_url_ipv4(s + i, n - i, &v4)) {
+            cci_put_be32(out + have, v4);
+            have += 4;
+            break;
+        }
+        for (int d; i < n && digits < 5 && (d = cci_url_hex(s[i])) >= 0; i++, digits++)
+            v = v << 4 | (uint32_t)d;
+        if (digits == 0 || digits > 4 || have == 16)
+            return false;
+        out[have++] = (uint8_t)(v >> 8);
+        out[have++] = (uint8_t)v;
+    }
+    if (gap == SIZE_MAX)
+        return have == 16;
+    if (have == 16)
+        return false;
+    memmove(out + 16 - (have - gap), out + gap, have - gap);
+    memset(out + gap, 0, 16 - have);
+    return true;
+}
+
+/* The bytes of an address as text: 4 or 16; 0 when it is none. */
+static size_t cci_proxy_address(const char *s, size_t n, uint8_t out[16])
+{
+    uint32_t v4;
+    if (!cci_url_ipv4(s, n, &v4))
+        return n >= 2 && memchr(s, ':', n) && cci_proxy_ipv6(s, n, out) ? 16 : 0;
+    cci_put_be32(out, v4);
+    return 4;
+}
+
+/* Whether a rule of n bytes, "10.0.0.0/8" or an address, has the host in it, if that is an address, too. */
 static bool cci_proxy_in_network(const char *rule, size_t n, const char *host)
 {
+    uint8_t network[16], address[16];
     const char *slash = memchr(rule, '/', n);
-    size_t bits_n = slash ? n - (size_t)(slash - rule) - 1 : 0;
-    uint32_t network, address, bits = 0;
-    if (!slash || bits_n < 1 || bits_n > 2 || !cci_url_ipv4(rule, (size_t)(slash - rule), &network) ||
-        !cci_url_ipv4(host, strlen(host), &address))
+    size_t network_n = slash ? (size_t)(slash - rule) : n, bits_n = n - network_n, bits = 0;
+    size_t size = cci_proxy_address(rule, network_n, network);
+    if (!size || cci_proxy_address(host, strlen(host), address) != size || bits_n == 1 || bits_n > 4)
         return false;
-    for (size_t i = 1; i <= bits_n; i++) {
+    for (size_t i = 1; i < bits_n; i++) {
         if (!cci_url_is_digit(slash[i]))
             return false;
-        bits = bits * 10 + (uint32_t)(slash[i] - '0');
+        bits = bits * 10 + (size_t)(slash[i] - '0');
     }
-    if (bits > 32)
+    if (!slash)
+        bits = size * 8;
+    if (bits > size * 8 || memcmp(network, address, bits / 8) != 0)
         return false;
-    uint32_t mask = bits ? UINT32_MAX << (32 - bits) : 0;
-    return (address & mask) == (network & mask);
+    return bits % 8 == 0 || (network[bits / 8] ^ address[bits / 8]) >> (8 - bits % 8) == 0;
 }
 
 /* Whether one rule of n bytes names the host of u. */

@@ -204,6 +204,27 @@ static void test_no_proxy(void)
     CHECK(excepted("[::2]:443", "https://[::2]/"));
     CHECK(!excepted("[::2]:80", "https://[::2]/"));
     CHECK(!excepted("[::2", "https://[::2]/"));
+    CHECK(excepted("fd00::/8", "https://[fd12:3456::1]/"));
+    CHECK(excepted("10.0.0.0/8,FD12:3456::/31", "https://[fd12:3457:0:0:1::]:5000/"));
+    CHECK(!excepted("fd12:3456::/32", "https://[fd12:3457::1]/"));
+    CHECK(!excepted("fd00::/8", "https://10.0.0.1/"));
+    CHECK(!excepted("10.0.0.0/8", "https://[a00::1]/"));
+    CHECK(excepted("::/0", "https://[fe80::1]/"));
+    CHECK(!excepted("::/0", "https://10.0.0.1/"));
+    CHECK(!excepted("fd00::/129", "https://[fd00::]/"));
+    CHECK(!excepted("fd00::/", "https://[fd00::]/"));
+    CHECK(!excepted("fd00::/1x", "https://[fd00::]/"));
+    /* One address has many spellings. */
+    CHECK(excepted("2001:db8::1", "https://[2001:0DB8:0:0:0:0:0:1]/"));
+    CHECK(excepted("1:2:3:4:5:6:7:8", "https://[1:2:3:4:5:6:7:8]/"));
+    CHECK(excepted("::ffff:10.1.2.3", "https://[::ffff:a01:203]/"));
+    CHECK(excepted("1:2:3:4:5:6:10.1.2.3", "https://[1:2:3:4:5:6:a01:203]/"));
+    CHECK(excepted("1::", "https://[1:0:0:0:0:0:0:0]/"));
+    static const char *const no_addresses[] = {"1::/00000",         ":1::",      "1:",      "1:2:3:4:5:6:7",
+                                               "1:2:3:4:5:6:7:8:9", "1:::2",     "1::2::3", "12345::",
+                                               "1:2:3:4:5:6:7::8",  "1::10.1.2", ":",       "1::g"};
+    for (size_t i = 0; i < CCI_COUNT(no_addresses); i++)
+        CHECK(!excepted(no_addresses[i], "https://[1::2]/"));
     CHECK(!excepted("", "https://a/"));
     CHECK(!excepted(" , .,*.,:", "https://a/"));
 }
