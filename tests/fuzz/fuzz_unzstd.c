@@ -6,25 +6,9 @@
 #include <stdlib.h>
 
 #include "../../src/image/unzstd.h"
+#include "sink.h"
 
-#define MOST (1024u * 1024u)
-
-struct bytes {
-    uint8_t p[MOST];
-    size_t n;
-};
-
-static int collect(void *ctx, const uint8_t *p, size_t n)
-{
-    struct bytes *b = ctx;
-    if (n > MOST - b->n)
-        return 1;
-    memcpy(b->p + b->n, p, n);
-    b->n += n;
-    return 0;
-}
-
-static enum cci_unpack_status unzstd(const uint8_t *p, size_t n, size_t step, struct bytes *out)
+static enum cci_unpack_status unzstd(const uint8_t *p, size_t n, size_t step, struct sink *out)
 {
     struct cci_unzstd z;
     enum cci_unpack_status status = CCI_UNPACK_OK;
@@ -32,7 +16,7 @@ static enum cci_unpack_status unzstd(const uint8_t *p, size_t n, size_t step, st
     if (!cci_unzstd_init(&z))
         abort();
     for (size_t at = 0; at < n && status == CCI_UNPACK_OK; at += step)
-        status = cci_unzstd_feed(&z, p + at, step < n - at ? step : n - at, collect, out);
+        status = cci_unzstd_feed(&z, p + at, step < n - at ? step : n - at, sink_take, out);
     status = cci_unzstd_finish(&z);
     if (!cci_unzstd_strerror(&z))
         abort();
@@ -43,7 +27,7 @@ static enum cci_unpack_status unzstd(const uint8_t *p, size_t n, size_t step, st
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    static struct bytes whole, cut;
+    static struct sink whole, cut;
     enum cci_unpack_status a = unzstd(data, size, size + 1, &whole);
     enum cci_unpack_status b = unzstd(data, size, 1, &cut);
     if (a == CCI_UNPACK_STOPPED || b == CCI_UNPACK_STOPPED)
@@ -53,7 +37,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (a == CCI_UNPACK_BAD && b == CCI_UNPACK_OK)
         return 0;
     /* Of damaged data, how much comes out before it shows depends on the pieces. */
-    if (a != b || (a == CCI_UNPACK_OK && (whole.n != cut.n || memcmp(whole.p, cut.p, whole.n) != 0)))
+    if (a != b || (a == CCI_UNPACK_OK && sink_differs(&whole, &cut)))
         abort();
     return 0;
 }
