@@ -43,10 +43,9 @@ static void test_setup(void)
     CHECK_OK(cc_oci_client_load_tar(client, "build/tests/busybox.tar", NULL, &source, &err), err);
     CHECK_OK(cc_instance_new(source, NULL, &vm, &err), err);
     CHECK_OK(cc_fs_write_file(vm, "/bin/peer", program, n, 0755, &err), err);
-    (void)guest_sh(vm,
-                   "for a in 'echo 5000' 'deaf 5001'; do peer $a >/tmp/out 2>&1 & while ! grep -q ready /tmp/out; do "
-                   "sleep 0.02; done; rm /tmp/out; done",
-                   NULL);
+    (void)guest_sh(
+        vm, "mkfifo /tmp/ready; for a in 'echo 5000' 'deaf 5001'; do peer $a >/tmp/ready & read x </tmp/ready; done",
+        NULL);
 }
 
 static void test_dial_and_echo(void)

@@ -8,6 +8,7 @@
 #include "../../src/control/file.h"
 #include "../../src/control/openfile.h"
 #include "../../src/control/watch.h"
+#include "../scratch.h"
 #include "liar.h"
 
 /* ---- Files we send -------------------------------------------------------------------------------------------- */
@@ -344,9 +345,9 @@ static void expect_copy(void (*script)(struct liar *l), cc_error_code want, cons
 {
     static struct liar l;
     const struct cci_copy_options limited = {.max_bytes = 5000000};
-    char top[] = "/tmp/cc-hostile-XXXXXX", path[300];
+    char top[200], path[900];
     cc_error err = {0};
-    CHECK(mkdtemp(top) != NULL);
+    scratch_make(top, sizeof(top), "hostile");
     (void)snprintf(path, sizeof(path), "cd %s && mkdir outside to && echo kept >outside/f", top);
     CHECK(system(path) == 0);
     (void)snprintf(path, sizeof(path), "%s/to", top);
@@ -358,9 +359,10 @@ static void expect_copy(void (*script)(struct liar *l), cc_error_code want, cons
     expect(code, &err, want, message);
     (void)snprintf(path, sizeof(path),
                    "cd %s && [ \"$(echo * outside/*)\" = 'outside to outside/f' ] && "
-                   "[ \"$(cat outside/f)\" = kept ] && [ $(stat -c %%h outside/f) = 1 ] && rm -r %s",
-                   top, top);
+                   "[ \"$(cat outside/f)\" = kept ] && [ $(stat -c %%h outside/f) = 1 ]",
+                   top);
     CHECK(system(path) == 0);
+    scratch_remove(top);
 }
 
 static void test_copies(void)

@@ -10,6 +10,7 @@
 #include "../../src/control/listing.h"
 #include "../../src/control/openfile.h"
 #include "../../src/control/watch.h"
+#include "../scratch.h"
 #include "../share/fuse_mount.h"
 
 static struct agent a;
@@ -198,8 +199,7 @@ static void test_killed_early(void)
 static int prepare(void)
 {
     struct cci_share_config config = {0};
-    (void)snprintf(top, sizeof(top), "/tmp/cc-slow-XXXXXX");
-    CHECK(mkdtemp(top) != NULL);
+    scratch_make(top, sizeof(top), "slow");
     (void)snprintf(host, sizeof(host), "%s/host", top);
     (void)snprintf(at, sizeof(at), "%s/at", top);
     (void)snprintf(hung, sizeof(hung), "%s/hung", top);
@@ -212,7 +212,7 @@ static int prepare(void)
 
 int main(void)
 {
-    char command[200], options[80];
+    char options[80];
     (void)umask(0);
     if (prepare() != 0) {
         SKIP(test_slow, "no /dev/fuse here");
@@ -233,7 +233,7 @@ int main(void)
     agent_stop(&a);
     agent_clean();
     fuse_mount_end(&served);
-    (void)snprintf(command, sizeof(command), "umount %s; rm -rf %s", hung, top);
-    CHECK(system(command) == 0);
+    (void)umount(hung);
+    scratch_remove(top);
     return check_done();
 }

@@ -62,6 +62,11 @@ static void check_outside(void)
         abort();
 }
 
+static void clean(void)
+{
+    (void)cci_remove_tree(base);
+}
+
 static void begin(void)
 {
     const struct rlimit small = {1 << 20, 1 << 20};
@@ -70,6 +75,7 @@ static void begin(void)
     (void)snprintf(base, sizeof(base), "%s/cc-fuzz-share-XXXXXX", access("/dev/shm", W_OK) ? "/tmp" : "/dev/shm");
     if (!mkdtemp(base))
         abort();
+    (void)atexit(clean);
     (void)snprintf(tree, sizeof(tree), "%s/tree", base);
     (void)snprintf(outside, sizeof(outside), "%s/secret", base);
     make(outside, "secret");

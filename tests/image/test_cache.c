@@ -134,7 +134,7 @@ static void test_remove(void)
 static void test_left_by_a_crash(void)
 {
     struct cci_store_tmp ours, left;
-    char file[300];
+    char file[1000];
     CHECK_OK(cci_store_tmp_new(store, &ours, &err), err);
     CHECK_OK(cci_store_tmp_new(store, &left, &err), err);
     (void)snprintf(file, sizeof(file), "mkdir -p %s/share/a/b && echo x >%s/share/a/b/c && chmod 0 %s/share/a",

@@ -9,11 +9,12 @@
 
 #include <unistd.h>
 
-static char path[64];
+static char path[200];
 
 static void write_file(const char *text)
 {
-    (void)snprintf(path, sizeof(path), "/tmp/test_trust.XXXXXX");
+    const char *tmp = getenv("TMPDIR");
+    (void)snprintf(path, sizeof(path), "%s/cc-trust-XXXXXX", tmp ? tmp : "/tmp");
     int fd = mkstemp(path);
     CHECK(fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text));
     close(fd);
@@ -102,7 +103,7 @@ static void test_files(void)
 {
     struct cci_trust *t = NULL;
     cc_error err = {0};
-    char first[64];
+    char first[sizeof(path)];
     write_file(CERT_FIRST);
     memcpy(first, path, sizeof(first));
     write_file(CERT_SECOND);

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "../check.h"
+#include "../scratch.h"
 
 static char base[64];
 static struct rq q;
@@ -28,8 +29,7 @@ static void host(const char *script)
 static void begin_share(bool writable)
 {
     char tree[80];
-    (void)snprintf(base, sizeof(base), "/tmp/cc-share-XXXXXX");
-    CHECK(mkdtemp(base) != NULL);
+    scratch_make(base, sizeof(base), "share");
     host("mkdir tree tree/d && echo text >tree/f && echo secret >secret && ln -s ../secret tree/l && mkfifo tree/p");
     (void)snprintf(tree, sizeof(tree), "%s/tree", base);
     CHECK(rq_open(&q, tree, writable));

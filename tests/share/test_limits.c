@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "../check.h"
+#include "../scratch.h"
 
 static char base[64];
 static struct rq q;
@@ -37,8 +38,7 @@ static unsigned mode_of(const char *name)
 
 static void begin(struct cci_share_config config)
 {
-    (void)snprintf(base, sizeof(base), "/tmp/cc-share-XXXXXX");
-    CHECK(mkdtemp(base) != NULL);
+    scratch_make(base, sizeof(base), "share");
     config.host_path = base;
     config.writable = true;
     memset(&q, 0, sizeof(q));

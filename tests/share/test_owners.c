@@ -6,6 +6,7 @@
  */
 #include "fuse_mount.h"
 #include "posix.h"
+#include "../scratch.h"
 
 static char base[64], host[80], at[80];
 static struct fuse_mount mounted;
@@ -49,8 +50,8 @@ static void as(unsigned uid, unsigned gid, void (*fn)(void))
 
 static void test_mount(void)
 {
-    (void)snprintf(base, sizeof(base), "/tmp/cc-owners-XXXXXX");
-    CHECK(mkdtemp(base) != NULL && chmod(base, 0755) == 0);
+    scratch_make(base, sizeof(base), "owners");
+    OK(chmod(base, 0755));
     (void)snprintf(host, sizeof(host), "%s/host", base);
     (void)snprintf(at, sizeof(at), "%s/at", base);
     OK(mkdir(host, 0755));
@@ -178,10 +179,8 @@ static void test_at_once(void)
 
 static void test_unmount(void)
 {
-    char command[200];
     fuse_mount_end(&mounted);
-    (void)snprintf(command, sizeof(command), "rm -rf %s", base);
-    CHECK_EQ_INT(system(command), 0);
+    scratch_remove(base);
 }
 
 int main(void)

@@ -5,6 +5,7 @@
  */
 #include "fuse_mount.h"
 #include "fsx.h"
+#include "../scratch.h"
 
 static char base[64], host[80], at[80];
 static struct fuse_mount mounted;
@@ -57,17 +58,27 @@ static void still_there(void)
     OK(chdir("/"));
 }
 
-int main(void)
+static void prepare(void)
 {
-    char command[200];
-    (void)snprintf(base, sizeof(base), "/tmp/cc-posix-XXXXXX");
-    if (!mkdtemp(base))
-        return 1;
+    scratch_make(base, sizeof(base), "posix");
     (void)snprintf(host, sizeof(host), "%s/host", base);
     (void)snprintf(at, sizeof(at), "%s/at", base);
-    if (mkdir(host, 0755) || mkdir(at, 0755) || unshare(CLONE_NEWNS) ||
-        mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL))
-        return 1;
+    OK(mkdir(host, 0755));
+    OK(mkdir(at, 0755));
+    OK(unshare(CLONE_NEWNS));
+    OK(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL));
+}
+
+static void clean(void)
+{
+    scratch_remove(base);
+}
+
+int main(void)
+{
+    RUN(prepare);
+    if (check_failures)
+        return check_done();
     RUN(mount_it);
     posix_all();
     fsx_all(2000);
@@ -76,6 +87,6 @@ int main(void)
     RUN(make_files);
     RUN(posix_read_only);
     RUN(still_there);
-    (void)snprintf(command, sizeof(command), "rm -rf %s", base);
-    return system(command) ? 1 : check_done();
+    RUN(clean);
+    return check_done();
 }

@@ -10,6 +10,7 @@
 #include "../../src/base/remove.h"
 #include "../../src/virtio/fs.h"
 #include "../check.h"
+#include "../scratch.h"
 
 #include <fcntl.h>
 #include <sched.h>
@@ -23,12 +24,12 @@ struct fixture {
     struct drv d;
     uint64_t out, in; /* 64 KiB each */
     bool threads;
-    char base[40];
+    char base[64];
 };
 
 static void put_file(const struct fixture *f, const char *name, const char *text)
 {
-    char path[80];
+    char path[120];
     (void)snprintf(path, sizeof(path), "%s/%s", f->base, name);
     int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0644);
     CHECK(fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text));
@@ -38,8 +39,7 @@ static void put_file(const struct fixture *f, const char *name, const char *text
 static void setup(struct fixture *f, bool threads)
 {
     memset(f, 0, sizeof(*f));
-    (void)snprintf(f->base, sizeof(f->base), "/tmp/cc-fs-XXXXXX");
-    CHECK(mkdtemp(f->base) != NULL);
+    scratch_make(f->base, sizeof(f->base), "fs");
     put_file(f, "f", "0123456789");
     const struct cci_share_config config = {.host_path = f->base, .writable = true};
     CHECK_EQ_INT(cci_share_new(&config, &f->share, NULL), CC_OK);
