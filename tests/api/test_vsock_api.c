@@ -44,7 +44,8 @@ static void test_setup(void)
     CHECK_OK(cc_instance_new(source, NULL, &vm, &err), err);
     CHECK_OK(cc_fs_write_file(vm, "/bin/peer", program, n, 0755, &err), err);
     (void)guest_sh(
-        vm, "mkfifo /tmp/ready; for a in 'echo 5000' 'deaf 5001'; do peer $a >/tmp/ready & read x </tmp/ready; done",
+        vm,
+        "mkfifo /tmp/ready; for a in 'echo 5000' 'deaf 5001'; do peer $a >/tmp/ready 2>&1 & read x </tmp/ready; done",
         NULL);
 }
 
