@@ -24,6 +24,7 @@ struct cci_tls {
     struct cci_net *net;
     char *name;           /* of the peer, for messages: where a proxy's tunnel leads, too */
     bool broken;          /* a call has failed: there is nothing more to say to the peer */
+    bool heard;           /* something has arrived */
     bool no_trust;        /* there is no authority at all: for the message */
     size_t raw_at, raw_n; /* the part of raw that the engine has not had yet */
     br_ssl_client_context client;
@@ -198,6 +199,13 @@ static cc_error_code cci_tls_feed(struct cci_tls *tls, const struct cci_wait *wa
         if (!tls->raw_n)
             return cci_fail_errno(err, CC_ERR_NETWORK, ECONNRESET, tls->name, "TLS with %s: the connection was cut",
                                   tls->name);
+        /* As records these bytes would only be said to be of an unknown version. */
+        if (!tls->heard && memcmp(tls->raw, "HTTP/1.", CCI_MIN(tls->raw_n, (size_t)7)) == 0)
+            return cci_fail(err, CC_ERR_NETWORK, tls->name,
+                            "TLS with %s: it answers in plain HTTP; a registry that has no TLS must be allowed to do "
+                            "without (allow_http)",
+                            tls->name);
+        tls->heard = true;
     }
     unsigned char *to = br_ssl_engine_recvrec_buf(eng, &room);
     size_t n = CCI_MIN(room, tls->raw_n - tls->raw_at);
