@@ -188,10 +188,10 @@ static cc_error_code cci_monitor_wait(struct cci_monitor *m, const struct cci_wa
     bool cancelled = cci_cancel_attach(wait->cancel, &hook, cci_monitor_on_cancel, &w);
     bool timed_out = false;
     cci_mutex_lock(&m->mutex);
-    while (!done(ctx) && !cancelled && !timed_out) {
+    w.cancelled |= cancelled; /* or the token has fired since, before there was anybody to wake */
+    while (!done(ctx) && !w.cancelled && !timed_out)
         timed_out = !cci_cond_wait(&m->cond, &m->mutex, wait->deadline);
-        cancelled = w.cancelled;
-    }
+    cancelled = w.cancelled;
     if (wait->cancel) { /* the token's mutex comes before the monitor's, so let go of that meanwhile */
         cci_mutex_unlock(&m->mutex);
         cci_cancel_detach(wait->cancel, &hook);

@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 #include "../../src/base/loop.h"
-#include "../check.h"
+#include "../asleep.h"
 
 /* ---- Monitors and tokens ---- */
 
@@ -60,6 +60,33 @@ static void test_wait_ends_by_what_comes_first(void)
         CHECK_EQ_INT(wait_for_box(&b, cci_os_now() + 1000000), CC_ERR_TIMEOUT);
         cci_monitor_destroy(&b.m);
     }
+}
+
+static void *wait_ten_seconds(void *ctx)
+{
+    return (void *)(intptr_t)wait_for_box(ctx, cci_os_now() + 10000000000u);
+}
+
+/* A token that fires when the waiter is known to it, and does not sleep yet: there is nobody to wake. */
+static void test_token_fires_before_the_sleep(void)
+{
+    struct box b = {.full = false, .token = cci_cancel_new()};
+    struct asleep t;
+    cci_monitor_init(&b.m);
+    cci_monitor_lock(&b.m);
+    asleep_start(&t, wait_ten_seconds, &b); /* its hook is attached, and it sleeps for the monitor's lock */
+    uint64_t began = cci_os_now();
+    /* What cci_cancel_fire does, by who has the lock already. */
+    cci_mutex_lock(&b.token->mutex);
+    b.token->cancelled = true;
+    ((struct cci_monitor_waiter *)b.token->hooks->ctx)->cancelled = true;
+    cci_mutex_unlock(&b.token->mutex);
+    cci_cond_wake(&b.m.cond);
+    cci_monitor_unlock(&b.m);
+    CHECK_EQ_INT((intptr_t)asleep_join(&t), CC_ERR_CANCELLED);
+    CHECK(cci_os_now() - began < 5000000000u);
+    cci_cancel_unref(b.token);
+    cci_monitor_destroy(&b.m);
 }
 
 static void test_error_says_what_was_waited_for(void)
@@ -200,6 +227,7 @@ static void test_threads_take_no_signals(void)
 int main(void)
 {
     RUN(test_wait_ends_by_what_comes_first);
+    RUN(test_token_fires_before_the_sleep);
     RUN(test_error_says_what_was_waited_for);
     RUN(test_loop_dispatches_and_calls);
     RUN(test_removed_source_is_not_called_in_the_same_batch);
