@@ -5,9 +5,9 @@
  * password if there are any; or, with an identity token, by POST of grant_type=refresh_token (distribution
  * specification, "Token Authentication" and "OAuth2").
  *
- * The realm is the registry's word, and gets our password. So a registry that was asked over TLS may name no realm
- * without it; and the server there is asked again when it is overloaded or fails, as the registry itself is
- * (refusal.h).
+ * The realm is the registry's word, and gets our password if we have one. So a registry that was asked over TLS may
+ * name no realm without it then; and the server there is asked again when it is overloaded or fails, as the registry
+ * itself is (refusal.h).
  */
 #ifndef CCI_REGISTRY_AUTH_TOKEN_H
 #define CCI_REGISTRY_AUTH_TOKEN_H
@@ -190,14 +190,15 @@ static cc_error_code cci_auth_token_failed(cc_error_code code, cc_error *err)
     return cci_fail_within(err, CC_ERR_NETWORK, "the token server that the registry names");
 }
 
-/* Whether the realm may be told who we are. */
+/* Whether the realm may be told who we are. Who is nobody may ask anywhere: what a registry behind a proxy that ends
+ * TLS takes for its own address often has none. */
 static cc_error_code cci_auth_check_realm(const struct cci_auth *a, cc_error *err)
 {
     struct cci_url u;
     cc_error_code code = cci_url_parse(a->challenge.realm, &u, err);
     if (code)
         return cci_auth_token_failed(code, err);
-    if (a->by_tls && !u.secure && !cci_url_is_loopback(u.host))
+    if (cci_auth_has_credentials(a) && a->by_tls && !u.secure && !cci_url_is_loopback(u.host))
         code = cci_fail(err, CC_ERR_NETWORK, a->name->domain,
                         "the registry is asked over TLS, but names a token server without, %s, where anybody on the "
                         "way could read who we are",

@@ -331,12 +331,27 @@ def token_servers(c):
 
 
 def token_server_without_tls(c, folder):
-    """A registry that is asked over TLS names a token server without: the password does not go there, allowed or not."""
+    """A registry that is asked over TLS names a token server without: the password does not go there, allowed or not. Who
+    has none is served by it, where http is allowed."""
     ca, cert, key = certificates(os.path.join(folder, "tls"))
-    answer = lambda entry: (401, [("WWW-Authenticate", 'Bearer realm="http://tokens.example/",service="s"')], b"")
-    with FaultProxy(answer=answer, tls=(cert, key)) as server:
-        code, out = c.pull("without-tls", f"{server.address}/a/b:1", CA_FILE=ca, ALLOW_HTTP=1, USERNAME="u", PASSWORD="p")
-        check("token_server_without_tls", code == 8 and "names a token server without, tokens.example" in out, f"{code} {out}")
+    seen = []
+
+    def registry(entry):
+        if entry.header("Authorization") == "Bearer good":
+            return 404, [], b""
+        return 401, [("WWW-Authenticate", 'Bearer realm="http://tokens.example/",service="s"')], b""
+
+    def tokens(entry):
+        seen.append(entry.target.split("?")[0])
+        return 200, [], b'{"token": "good"}'
+    with FaultProxy(answer=registry, tls=(cert, key)) as server, FaultProxy(answer=tokens) as proxy:
+        reference, env = f"{server.address}/a/b:1", {"CA_FILE": ca, "ALLOW_HTTP": 1, "http_proxy": proxy.url}
+        code, out = c.pull("without-tls", reference, USERNAME="u", PASSWORD="p", **env)
+        check("token_server_without_tls", code == 8 and "names a token server without, tokens.example" in out and not seen,
+              f"{code} {out} {seen}")
+        code, out = c.pull("without-tls", reference, **env)
+        check("token_server_without_tls_or_user", code == 8 and "there is no image" in out and seen == ["http://tokens.example/"],
+              f"{code} {out} {seen}")
 
 
 def documents(c, s):
