@@ -12,7 +12,7 @@
 static bool cci_cmd_fill(struct cci_cmd *c, const struct cci_image_config *config)
 {
     struct cci_strings *env = &c->env;
-    if (!cci_env_add_all(env, &config->env))
+    if (!cci_env_copy(env, &config->env))
         return false;
     if (!cci_env_get(env, "PATH") && !cci_env_set(env, "PATH", CCI_CMD_DEFAULT_PATH))
         return false;

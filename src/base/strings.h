@@ -104,19 +104,54 @@ static bool cci_env_set(struct cci_strings *env, const char *key, const char *va
     return true;
 }
 
-/* Appends copies of the strings of `from`; of several of one KEY the last one stays, in the place of the first, as
- * os/exec has it. */
-static bool cci_env_add_all(struct cci_strings *env, const struct cci_strings *from)
+/* A string of an environment, for sorting. */
+struct cci_env_entry {
+    const char *text;
+    size_t key_n; /* bytes of "KEY="; 0 when it has none */
+    size_t at;    /* its place in the list */
+};
+
+static int cci_env_order(const void *x, const void *y)
 {
-    for (size_t i = 0; i < from->count; i++) {
-        const char *value = strchr(from->at[i], '=');
-        char *key = value ? cci_mem_strndup(from->at[i], (size_t)(value - from->at[i])) : NULL;
-        const bool ok = value ? key && cci_env_set(env, key, value + 1) : cci_strings_add(env, from->at[i]);
-        cci_mem_free(key);
-        if (!ok)
-            return false;
+    const struct cci_env_entry *a = x, *b = y;
+    int d = memcmp(a->text, b->text, CCI_MIN(a->key_n, b->key_n));
+    if (d == 0 && a->key_n != b->key_n)
+        return a->key_n < b->key_n ? -1 : 1;
+    return d ? d : a->at < b->at ? -1 : 1;
+}
+
+/* Of the strings that stay, texts[] gets each in its place; the others are NULL. */
+static void cci_env_choose(struct cci_env_entry *entries, size_t count, const char **texts)
+{
+    qsort(entries, count, sizeof(*entries), cci_env_order);
+    for (size_t first = 0, next; first < count; first = next) {
+        const struct cci_env_entry *f = &entries[first];
+        for (next = first + 1; next < count && f->key_n && entries[next].key_n == f->key_n &&
+                               memcmp(entries[next].text, f->text, f->key_n) == 0;)
+            next++;
+        texts[f->at] = entries[next - 1].text;
     }
-    return true;
+}
+
+/* Fills an empty list with copies of the strings of `from`; of several of one KEY the last one stays, in the place of
+ * the first, as os/exec has it. They are sorted for that, as an image may bring tens of thousands. */
+static bool cci_env_copy(struct cci_strings *env, const struct cci_strings *from)
+{
+    struct cci_env_entry *entries = cci_mem_zalloc(from->count + 1, sizeof(*entries));
+    const char **texts = cci_mem_zalloc(from->count + 1, sizeof(*texts));
+    bool ok = entries && texts && (env->at = cci_mem_zalloc(from->count + 1, sizeof(*env->at))) != NULL;
+    for (size_t i = 0; i < from->count && ok; i++) {
+        const char *text = from->at[i], *value = strchr(text, '=');
+        entries[i] = (struct cci_env_entry){text, value ? (size_t)(value - text) + 1 : 0, i};
+    }
+    if (ok)
+        cci_env_choose(entries, from->count, texts);
+    for (size_t i = 0; i < from->count && ok; i++)
+        if (texts[i] && (ok = (env->at[env->count] = cci_mem_strdup(texts[i])) != NULL))
+            env->count++;
+    cci_mem_free(entries);
+    cci_mem_free(texts);
+    return ok;
 }
 
 #endif

@@ -36,7 +36,7 @@ static void test_environment(void)
     struct cci_strings twice = {0}, once = {0};
     CHECK(cci_strings_add(&twice, "A=1") && cci_strings_add(&twice, "B") && cci_strings_add(&twice, "=C") &&
           cci_strings_add(&twice, "A=2=3"));
-    CHECK(cci_env_add_all(&once, &twice) && once.count == 3);
+    CHECK(cci_env_copy(&once, &twice) && once.count == 3);
     CHECK_EQ_STR(once.at[0], "A=2=3");
     CHECK_EQ_STR(once.at[1], "B");
     CHECK_EQ_STR(once.at[2], "=C");
@@ -46,9 +46,30 @@ static void test_environment(void)
     cci_strings_free(&e);
 }
 
+/* An image may have 65536 variables whose names differ only at their ends: no string may be compared with all others,
+ * or this takes minutes. */
+static void test_large_environment(void)
+{
+    struct cci_strings from = {cci_mem_zalloc(65537, sizeof(*from.at)), 0};
+    char text[140];
+    memset(text, 'a', 110);
+    for (int i = 0; i < 65536; i++) {
+        (void)snprintf(text + 110, sizeof(text) - 110, "%05d=%d", i % 65000, i);
+        from.at[from.count++] = cci_mem_strdup(text);
+    }
+    for (int round = 0; round < 10; round++) {
+        struct cci_strings to = {0};
+        CHECK(cci_env_copy(&to, &from) && to.count == 65000);
+        CHECK(to.count == 65000 && strcmp(to.at[7] + 115, "=65007") == 0 && strcmp(to.at[64999] + 115, "=64999") == 0);
+        cci_strings_free(&to);
+    }
+    cci_strings_free(&from);
+}
+
 int main(void)
 {
     RUN(test_list);
     RUN(test_environment);
+    RUN(test_large_environment);
     return check_done();
 }
