@@ -60,7 +60,7 @@ static void cci_registry_free(struct cci_registry_client *r)
 
 /* ---- Refusals ------------------------------------------------------------------------------------------------- */
 
-/* The same for an answer that the registry gave by way of a redirect to another server. */
+/* The error for a refusal of another server, to which the registry has redirected. */
 static cc_error_code cci_registry_refused_elsewhere(const struct cci_registry_client *r,
                                                     const struct cci_registry_call *call,
                                                     const struct cci_http_response *resp, cc_error *err)

@@ -15,12 +15,10 @@
 
 #define CCI_REGISTRY_SECOND ((uint64_t)1000000000u)
 #define CCI_REGISTRY_TRIES 5u
-#define CCI_REGISTRY_PAUSE ((uint64_t)250 * 1000000u) /* the first one; each is twice the one before */
-#define CCI_REGISTRY_MAX_PAUSE 60u                    /* seconds of Retry-After that we wait */
-#define CCI_REGISTRY_MAX_TEXT ((size_t)64 << 10)      /* bytes of a refusal */
-#define CCI_REGISTRY_TEXT_TIME                                                                                         \
-    (2 * CCI_REGISTRY_SECOND) /* for all of it: a refusal is one, also without its reason                              \
-                               */
+#define CCI_REGISTRY_PAUSE ((uint64_t)250 * 1000000u)    /* the first one; each is twice the one before */
+#define CCI_REGISTRY_MAX_PAUSE 60u                       /* seconds of Retry-After that we wait */
+#define CCI_REGISTRY_MAX_TEXT ((size_t)64 << 10)         /* bytes of a refusal */
+#define CCI_REGISTRY_TEXT_TIME (2 * CCI_REGISTRY_SECOND) /* for all of it; then the reason is left out */
 
 static bool cci_registry_never(void *ctx)
 {
