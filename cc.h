@@ -464,9 +464,9 @@ typedef struct {
     const char *host_path;  /* an existing directory; it must stay where it is. NULL: an empty, writable one of the
                                instance's own, in the cache directory, removed when the instance is closed */
     bool writable;          /* ignored without host_path */
-    const char *guest_path; /* where the guest mounts it before the first command runs; begins with "/", is not "/"
-                               nor another's, and is made if it is not there. In the order of the array. NULL: nowhere,
-                               only by its tag */
+    const char *guest_path; /* where the guest mounts it before the first command runs; begins with "/", has no
+                               "..", is not "/" nor another's, and is made if it is not there. In the order of the
+                               array. NULL: nowhere, only by its tag */
     bool keep_owners;       /* see above */
     uint32_t uid, gid;      /* the guest's owner of all files, unless keep_owners; 0: root */
 } cc_mount_config;

@@ -71,6 +71,19 @@ static bool cci_mounts_same_place(const char *a, const char *b)
     return true;
 }
 
+/* Whether a path has "..", so that its name does not tell where it leads. */
+static bool cci_mounts_goes_up(const char *path)
+{
+    size_t n;
+    do {
+        path = cci_mounts_element(path, &n);
+        if (n == 2 && memcmp(path, "..", 2) == 0)
+            return true;
+        path += n;
+    } while (n);
+    return false;
+}
+
 static cc_error_code cci_mounts_check_place(const cc_mount_config *all, size_t n, cc_error *err)
 {
     const cc_error_code bad = CC_ERR_INVALID_ARGUMENT;
@@ -79,6 +92,8 @@ static cc_error_code cci_mounts_check_place(const cc_mount_config *all, size_t n
         return CC_OK;
     if (path[0] != '/')
         return cci_fail(err, bad, path, "the guest_path of mount %zu must begin with /", n);
+    if (cci_mounts_goes_up(path))
+        return cci_fail(err, bad, path, "the guest_path of mount %zu may not have .. in it", n);
     if (cci_mounts_same_place(path, "/"))
         return cci_fail(err, bad, path, "the guest_path of mount %zu is the guest's root, which is the image's", n);
     for (size_t i = 0; i < n; i++)

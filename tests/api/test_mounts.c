@@ -209,7 +209,8 @@ static void test_bad_options(void)
                           file = {.tag = "x", .host_path = "/etc/passwd"};
     const cc_mount_config twice[] = {{.tag = "share1"}, {.guest_path = "/x"}};
     const cc_mount_config long_tag = {.tag = "1234567890123456789012345678901234567"};
-    const cc_mount_config root = {.guest_path = "//./"}, at_file = {.guest_path = "/etc/passwd"};
+    const cc_mount_config root = {.guest_path = "//./"}, up = {.guest_path = "/x/../"},
+                          at_file = {.guest_path = "/etc/passwd"};
     const cc_mount_config same_place[] = {{.guest_path = "/x/y"}, {.guest_path = "/x/"}, {.guest_path = "/./x//y/"}};
     static char places[20][8];
     cc_mount_config many[20];
@@ -228,6 +229,7 @@ static void test_bad_options(void)
     refused(&file, 1, "not a directory");
     refused(many, 20, "devices");
     refused(&root, 1, "root");
+    refused(&up, 1, "..");
     refused(same_place, 3, "mounts 0 and 2");
     /* The guest has something else there. */
     cc_instance_options o = {.mounts = &at_file, .mount_count = 1};
