@@ -425,6 +425,7 @@ typedef struct {
                      that it was loaded from; none when that has none */
     size_t names_count;
     char *id; /* digest of the configuration itself, "sha256:..." */
+    char *os; /* "linux"; "" when the image names none */
 } cc_image_config;
 
 /* A copy of the image's configuration; free it with cc_image_config_free. */

@@ -273,7 +273,7 @@ static void print_image(const cc_image_config *c)
     print_json_field(outer, "Id", c->id, ",\n");
     print_json_list(outer, "RepoTags", c->names, c->names_count);
     print_json_field(outer, "Architecture", c->architecture, ",\n");
-    print_json_field(outer, "Os", "linux", ",\n");
+    print_json_field(outer, "Os", c->os, ",\n");
     printf("%s\"Config\": {\n", outer);
     print_json_field(inner, "User", c->user, ",\n");
     print_json_list(inner, "Env", c->env, c->env_count);

@@ -204,11 +204,12 @@ static bool cci_source_copy_config(const struct cci_image *image, cc_image_confi
 {
     const struct cci_image_config *from = &image->config;
     struct cci_digest id = cci_digest_of(image->config_text.p, image->config_text.n);
+    to->os = cci_mem_strdup(from->platform.os);
     to->architecture = cci_mem_strdup(from->platform.arch);
     to->working_dir = cci_mem_strdup(from->working_dir);
     to->user = cci_mem_strdup(from->user);
     to->id = cci_mem_strdup(cci_digest_spell(&id).text);
-    return to->architecture && to->working_dir && to->user && to->id &&
+    return to->os && to->architecture && to->working_dir && to->user && to->id &&
            cci_source_copy_list(&from->env, &to->env, &to->env_count) &&
            cci_source_copy_list(&from->entrypoint, &to->entrypoint, &to->entrypoint_count) &&
            cci_source_copy_list(&from->cmd, &to->cmd, &to->cmd_count) &&
@@ -219,6 +220,7 @@ CC_API void cc_image_config_free(cc_image_config *config)
 {
     if (!config)
         return;
+    cci_mem_free(config->os);
     cci_mem_free(config->architecture);
     cci_mem_free(config->working_dir);
     cci_mem_free(config->user);

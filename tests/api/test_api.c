@@ -236,6 +236,7 @@ static void test_image(void)
     CHECK_EQ_STR(dir, no_vm_cache);
     cc_free_string(dir);
     CHECK_OK(cc_source_get_config(source, &c, &err), err);
+    CHECK_EQ_STR(c->os, "linux");
     CHECK_EQ_STR(c->architecture, CCI_PLATFORM_ARCH);
     CHECK(c->env_count == 1 && strncmp(c->env[0], "PATH=", 5) == 0 && !c->env[1]);
     CHECK(c->entrypoint_count == 0 && c->entrypoint && !c->entrypoint[0]);
@@ -258,12 +259,16 @@ static void test_image(void)
 static void test_image_of_another_architecture(void)
 {
     struct cci_object *o;
+    cc_image_config *c;
     cc_instance vm = 7;
     CHECK_OK(cci_handle_get(source, CCI_KIND_SOURCE, &o, &err), err);
     struct cci_platform *p = &((struct cci_source *)o)->image->config.platform, kept = *p;
-    *p = cci_platform_make("linux", "riscv64", NULL);
+    *p = cci_platform_make("freebsd", "riscv64", NULL);
+    CHECK_OK(cc_source_get_config(source, &c, &err), err);
+    CHECK(strcmp(c->os, "freebsd") == 0 && strcmp(c->architecture, "riscv64") == 0);
+    cc_image_config_free(c);
     CHECK_EQ_INT(cc_instance_new(source, NULL, &vm, &err), CC_ERR_INVALID_ARGUMENT);
-    CHECK(vm == 0 && strstr(err.message, "linux/riscv64"));
+    CHECK(vm == 0 && strstr(err.message, "freebsd/riscv64"));
     cc_error_free(&err);
     *p = kept;
     cci_object_unref(o);
