@@ -17,7 +17,7 @@ static void cci_cmd_on_timeout(void *ctx)
     struct cci_cmd *c = ctx;
     cci_monitor_lock(&c->monitor);
     bool over = cci_cmd_is_over(c); /* or nobody has asked yet */
-    c->timed_out = !over;
+    c->timed_out = !over && !c->given_up;
     cci_monitor_unlock(&c->monitor);
     if (!over)
         cci_cmd_give_up(c);
