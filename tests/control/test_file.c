@@ -242,6 +242,7 @@ static void test_fifo(void)
         free(got);
         free(bytes);
     }
+    CHECK(unlink(path) == 0);
     agent_stop(&fifo_agent);
 }
 
