@@ -5,6 +5,7 @@
  *     cci_call_send     puts it into the table and its request on its way
  *     cci_call_wait     sleeps until it is over, the deadline passes, or the token fires
  *     cci_call_check    turns an errno of the guest into an error
+ *     cci_call_forgo    says that nobody will attach to the stream that it was to have
  *     cci_call_end      forgets it; the guest is told when it has not finished
  */
 #ifndef CCI_CONTROL_CALL_H
@@ -99,6 +100,26 @@ static void cci_call_aside(struct cci_call *call, uint32_t type, uint32_t number
     if (!ctl->dead)
         (void)cci_control_send(ctl, type, ctl->next_id++, cci_call_put_aside, &a, NULL);
     cci_mutex_unlock(&ctl->mutex);
+}
+
+/* Whether the stream that the caller attaches to was announced. */
+static bool cci_call_is_invited(struct cci_call *call)
+{
+    cci_monitor_lock(&call->monitor);
+    bool invited = call->invited;
+    cci_monitor_unlock(&call->monitor);
+    return invited;
+}
+
+/* For a call to whose stream nobody attaches: unless it was refused, the guest waits there, or will, also when it has
+ * replied. */
+static void cci_call_forgo(struct cci_call *call)
+{
+    cci_monitor_lock(&call->monitor);
+    bool refused = call->failed || (call->sys_errno && !call->invited);
+    cci_monitor_unlock(&call->monitor);
+    if (call->id && !refused)
+        cci_call_aside(call, CCI_MSG_DETACH, 0);
 }
 
 /* Frees what the call holds; the structure itself is the caller's. */

@@ -85,7 +85,7 @@ static cc_error_code cci_copy_open(struct cci_copy *c, struct cci_control *ctl, 
     cc_error_code code = cci_call_send(&c->call, c->request.type, cci_path_put, &c->request, c->err);
     if (code == CC_OK)
         code = cci_call_wait_for(&c->call, cci_copy_is_invited, c->wait, "a copy to begin", c->err);
-    if (code || !c->call.invited)
+    if (code || !cci_call_is_invited(&c->call))
         return code;
     code = ctl->dial(ctl->dial_ctx, CCI_PROTO_PORT, &c->stream, c->err);
     if (code)
@@ -106,8 +106,8 @@ static void cci_copy_close(struct cci_copy *c)
         cci_stream_io_end(&c->io);
         cci_stream_close(c->stream);
     }
-    if (c->call.invited && !c->attached) /* the request may be answered, but its stream waits */
-        cci_call_aside(&c->call, CCI_MSG_DETACH, 0);
+    if (!c->attached)
+        cci_call_forgo(&c->call);
     cci_call_end(&c->call);
 }
 

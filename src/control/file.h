@@ -134,7 +134,7 @@ static cc_error_code cci_file_send_contents(struct cci_call *call, const struct 
     struct cci_control *ctl = call->control;
     struct cci_stream *s = NULL;
     cc_error_code code = cci_call_wait_for(call, cci_file_is_invited, wait, "a file of the guest", err);
-    if (code || !call->invited)
+    if (code || !cci_call_is_invited(call))
         return code;
     code = ctl->dial(ctl->dial_ctx, CCI_PROTO_PORT, &s, err);
     if (code)

@@ -72,8 +72,6 @@ static cc_error_code cci_watch_attach(struct cci_watch *w, struct cci_call *call
         cci_proto_put32(&out, CCI_CHANNEL_FILE);
         code = cci_stream_io_write(&w->io, attach, sizeof(attach), &done, wait, err);
     }
-    if (code) /* the request is answered, but its stream waits */
-        cci_call_aside(call, CCI_MSG_DETACH, 0);
     return code;
 }
 
@@ -108,6 +106,8 @@ static cc_error_code cci_watch_open(struct cci_watch *w, struct cci_control *ctl
         code = cci_call_check(&call, path, err);
     if (code == CC_OK)
         code = cci_watch_attach(w, &call, wait, err);
+    if (code)
+        cci_call_forgo(&call);
     cci_call_end(&call);
     if (code)
         cci_watch_destroy(w);

@@ -4,6 +4,8 @@
  * @sanitize thread
  */
 #define _GNU_SOURCE
+#include <sched.h>
+
 #include "../../src/control/copy.h"
 #include "../../src/control/file.h"
 #include "../../src/control/openfile.h"
@@ -382,6 +384,60 @@ static void test_copies(void)
     expect_copy(copy_breaks, CC_ERR_IO, "the connection to the guest broke in mid-transfer");
 }
 
+/* ---- Streams that nobody attaches to -------------------------------------------------------------------------- */
+
+static struct cci_cancel *token;
+static uint32_t last_word; /* the type of what the host sends after it was cancelled */
+
+static bool is_answered(struct liar *l)
+{
+    cci_mutex_lock(&l->ctl->mutex);
+    struct cci_call *call = l->ctl->calls;
+    cci_monitor_lock(&call->monitor);
+    bool answered = call->replied;
+    cci_monitor_unlock(&call->monitor);
+    cci_mutex_unlock(&l->ctl->mutex);
+    return answered;
+}
+
+/* Answers, and has yet to announce the stream when the host gives up. */
+static void answer_only(struct liar *l)
+{
+    uint8_t head[CCI_PROTO_HEADER];
+    hello(l);
+    FIELDS(l, CCI_MSG_REPLY, request(l), 0, 0);
+    while (!is_answered(l))
+        (void)sched_yield();
+    cci_cancel_fire(token);
+    if (recv(l->control, head, sizeof(head), MSG_WAITALL) == sizeof(head))
+        last_word = cci_proto_load_header(head).type;
+}
+
+static void expect_forgone(bool watch)
+{
+    static struct liar l;
+    struct cci_watch w;
+    cc_error err = {0};
+    token = cci_cancel_new();
+    last_word = 0;
+    const struct cci_wait wait = {CCI_FOREVER, token};
+    liar_start(&l, answer_only);
+    CHECK_EQ_INT(cci_control_handshake(l.ctl, &forever, &err), CC_OK);
+    cc_error_code code = watch ? cci_watch_open(&w, l.ctl, "/x", &wait, &err)
+                               : cci_copy_out(l.ctl, "/x", "/dev/null/x", &no_options, &wait, &err);
+    CHECK_EQ_INT(code, CC_ERR_CANCELLED);
+    cci_error_release(&err);
+    liar_stop(&l);
+    CHECK_EQ_INT(last_word, CCI_MSG_DETACH); /* or the guest would wait for ever */
+    cci_cancel_unref(token);
+}
+
+static void test_forgone(void)
+{
+    expect_forgone(true);
+    expect_forgone(false);
+}
+
 int main(void)
 {
     RUN(test_writes);
@@ -389,5 +445,6 @@ int main(void)
     RUN(test_lists);
     RUN(test_watches);
     RUN(test_copies);
+    RUN(test_forgone);
     return check_done();
 }
