@@ -5,7 +5,10 @@
  */
 #include "agent.h"
 
+#include <poll.h>
 #include <pthread.h>
+#include <sched.h>
+#include <sys/ioctl.h>
 #include <sys/sysmacros.h>
 
 static uint8_t *pattern(size_t n)
@@ -201,6 +204,15 @@ static void *call_on_fifo(void *ctx)
 }
 
 /* A read waits for the first writer, a write for room; other calls go on meanwhile. */
+/* Until the FIFO is full, or has all `n` bytes. */
+static void wait_for_fill(int fd, size_t n)
+{
+    struct pollfd p = {.fd = fd, .events = POLLOUT};
+    int held = 0;
+    while (poll(&p, 1, 0) == 1 && ioctl(fd, FIONREAD, &held) == 0 && (size_t)held < n)
+        (void)sched_yield();
+}
+
 static void test_fifo(void)
 {
     static const size_t sizes[] = {60000, 65536, 1000000};
@@ -228,7 +240,7 @@ static void test_fifo(void)
         CHECK(write(fd, "full", 4) == 4); /* so that not all of it fits */
         CHECK(pthread_create(&w.thread, NULL, call_on_fifo, &w) == 0);
         CHECK_OK(cci_file_stat(fifo_agent.ctl, path, false, &st, &agent_forever, &err), err);
-        (void)usleep(20000); /* most often it is full by now; the outcome is the same */
+        wait_for_fill(fd, 4 + sizes[i]);
         CHECK(read(fd, got, 4) == 4);
         for (size_t at = 0; at < sizes[i];) {
             ssize_t k = read(fd, got + at, sizes[i] - at);
